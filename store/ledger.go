@@ -1,0 +1,469 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// Config says where the ledger lies and how to open what is sealed.
+type Config struct {
+	// Dir is the ledger's folder; it is made.
+	Dir string
+	// Boot is this boot's id (/proc/sys/kernel/random/boot_id).
+	Boot string
+	// OpenPod, OpenContainer turn the bytes of a record into a sealed
+	// configuration. An error sends the record to quarantine.
+	OpenPod, OpenContainer func([]byte) (Sealed, error)
+	// Trace, if set, is told every step of the law.
+	Trace func(id, event, old, now string)
+	Log   *slog.Logger
+}
+
+// Ledger holds all records. Its methods may be called from any goroutine.
+type Ledger struct {
+	cfg  Config
+	stop chan struct{}
+	once sync.Once
+
+	// mu guards the maps and nothing else; it is held for no I/O.
+	mu             sync.Mutex
+	pods           map[string]*cell[Pod]
+	containers     map[string]*cell[Container]
+	podNames       map[PodName]string
+	containerNames map[containerKey]string
+	// podList and containerList are what List answers from: rebuilt when one
+	// comes or goes, read without a lock.
+	podList       atomic.Pointer[[]*cell[Pod]]
+	containerList atomic.Pointer[[]*cell[Container]]
+
+	subs        subscribers
+	quarantined atomic.Int64
+}
+
+// NewID answers a fresh id of 64 hexadecimal digits.
+func NewID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// ValidID reports whether s can be an id or the beginning of one: it may
+// become part of a path.
+func ValidID(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, r := range s {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *Ledger) podDir() string       { return filepath.Join(l.cfg.Dir, "pods") }
+func (l *Ledger) containerDir() string { return filepath.Join(l.cfg.Dir, "containers") }
+func (l *Ledger) lostDir() string      { return filepath.Join(l.cfg.Dir, "quarantine") }
+
+func (l *Ledger) podPath(id string) string       { return filepath.Join(l.podDir(), id) }
+func (l *Ledger) containerPath(id string) string { return filepath.Join(l.containerDir(), id) }
+
+// Boot is the id of this boot.
+func (l *Ledger) Boot() string { return l.cfg.Boot }
+
+// Close ends the writing in the background. Records stay as they are.
+func (l *Ledger) Close() { l.once.Do(func() { close(l.stop) }) }
+
+// AddPod makes the record of a new pod, and takes its name. If the name is
+// taken the answer is the pod that has it, and false. Nothing is written yet:
+// Flush before the first effect.
+func (l *Ledger) AddPod(p *Pod) (*Pod, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id, taken := l.podNames[p.Name]; taken {
+		if c := l.pods[id]; c != nil {
+			return c.cur.Load(), false
+		}
+	}
+	p.Boot = l.cfg.Boot
+	c := newCell(p)
+	c.gen = 1
+	l.pods[p.ID] = c
+	l.podNames[p.Name] = p.ID
+	l.relist()
+	return p, true
+}
+
+// AddContainer makes the record of a new container, and takes its name in its
+// pod; otherwise as AddPod.
+func (l *Ledger) AddContainer(v *Container) (*Container, bool) {
+	k := containerKey{v.PodID, v.Name}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id, taken := l.containerNames[k]; taken {
+		if c := l.containers[id]; c != nil {
+			return c.cur.Load(), false
+		}
+	}
+	v.Boot = l.cfg.Boot
+	c := newCell(v)
+	c.gen = 1
+	l.containers[v.ID] = c
+	l.containerNames[k] = v.ID
+	l.relist()
+	return v, true
+}
+
+// relist rebuilds what List answers from. mu is held.
+func (l *Ledger) relist() {
+	pods := make([]*cell[Pod], 0, len(l.pods))
+	for _, c := range l.pods {
+		pods = append(pods, c)
+	}
+	slices.SortFunc(pods, func(a, b *cell[Pod]) int { return order(a.cur.Load().CreatedAt, b.cur.Load().CreatedAt) })
+	containers := make([]*cell[Container], 0, len(l.containers))
+	for _, c := range l.containers {
+		containers = append(containers, c)
+	}
+	slices.SortFunc(containers, func(a, b *cell[Container]) int { return order(a.cur.Load().CreatedAt, b.cur.Load().CreatedAt) })
+	l.podList.Store(&pods)
+	l.containerList.Store(&containers)
+}
+
+// order sorts the newest first, as operators expect of a list.
+func order(a, b int64) int {
+	switch {
+	case a > b:
+		return -1
+	case a < b:
+		return 1
+	}
+	return 0
+}
+
+// Pods answers a snapshot of every pod, the newest first, those in the making too.
+func (l *Ledger) Pods() []*Pod {
+	cells := *l.podList.Load()
+	out := make([]*Pod, len(cells))
+	for i, c := range cells {
+		out[i] = c.cur.Load()
+	}
+	return out
+}
+
+// Containers answers a snapshot of every container, the newest first.
+func (l *Ledger) Containers() []*Container {
+	cells := *l.containerList.Load()
+	out := make([]*Container, len(cells))
+	for i, c := range cells {
+		out[i] = c.cur.Load()
+	}
+	return out
+}
+
+// Members answers the containers of one pod.
+func (l *Ledger) Members(podID string) []*Container {
+	var out []*Container
+	for _, c := range *l.containerList.Load() {
+		if v := c.cur.Load(); v.PodID == podID {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Pod answers the newest snapshot of a pod by its id or an unambiguous
+// beginning of it; errdefs.ErrNotFound, or ErrInvalidArgument if it is no id or
+// ambiguous.
+func (l *Ledger) Pod(id string) (*Pod, error) {
+	c, err := l.podCell(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.cur.Load(), nil
+}
+
+// Container answers the newest snapshot of a container, by its id as Pod does.
+func (l *Ledger) Container(id string) (*Container, error) {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.cur.Load(), nil
+}
+
+func (l *Ledger) podCell(id string) (*cell[Pod], error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return find(l.pods, id, "pod sandbox")
+}
+
+func (l *Ledger) containerCell(id string) (*cell[Container], error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return find(l.containers, id, "container")
+}
+
+func find[T any](all map[string]*cell[T], id, what string) (*cell[T], error) {
+	if c := all[id]; c != nil {
+		return c, nil
+	}
+	if !ValidID(id) {
+		if id == "" {
+			return nil, fmt.Errorf("%s id is empty: %w", what, errdefs.ErrInvalidArgument)
+		}
+		return nil, fmt.Errorf("%s %.80q: %w", what, id, errdefs.ErrNotFound)
+	}
+	var hit *cell[T]
+	for k, c := range all {
+		if strings.HasPrefix(k, id) {
+			if hit != nil {
+				return nil, fmt.Errorf("%s id %q is ambiguous, give more digits: %w", what, id, errdefs.ErrInvalidArgument)
+			}
+			hit = c
+		}
+	}
+	if hit == nil {
+		return nil, fmt.Errorf("%s %q: %w", what, id, errdefs.ErrNotFound)
+	}
+	return hit, nil
+}
+
+// StepPod puts an event to the law and publishes the new state. also, where
+// given, changes further fields in the same step; it must do no I/O. The answer
+// is the newest snapshot, with an error if the law refused.
+func (l *Ledger) StepPod(id string, e lifecycle.PodEvent, also ...func(*Pod)) (*Pod, error) {
+	c, err := l.podCell(id)
+	if err != nil {
+		return nil, err
+	}
+	v, err := c.change(func(p *Pod) error {
+		old := p.State
+		next, err := p.State.Step(e)
+		if err != nil {
+			return err
+		}
+		if next == old && len(also) == 0 {
+			return errUnchanged
+		}
+		p.State = next
+		p.Version++
+		for _, f := range also {
+			f(p)
+		}
+		l.trace(p.ID, e, old, next)
+		return nil
+	}, nil)
+	if err != nil && !errors.Is(err, errUnchanged) {
+		return v, fmt.Errorf("pod sandbox %s: %w", id, err)
+	}
+	l.savePod(c)
+	return v, nil
+}
+
+var errUnchanged = errors.New("unchanged")
+
+// StepContainer is StepPod for a container; it announces what changed.
+func (l *Ledger) StepContainer(id string, e lifecycle.Event, also ...func(*Container)) (*Container, error) {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return nil, err
+	}
+	v, err := c.change(func(v *Container) error {
+		old := v.State
+		next, err := v.State.Step(e)
+		if err != nil {
+			return err
+		}
+		if next == old && len(also) == 0 {
+			return errUnchanged
+		}
+		v.State = next
+		v.Version++
+		for _, f := range also {
+			f(v)
+		}
+		l.trace(v.ID, e, old, next)
+		return nil
+	}, func(old, now *Container) {
+		for _, n := range lifecycle.Announce(old.State, now.State) {
+			l.subs.publish(Notice{Kind: n, Container: now, At: noticeTime(n, now)})
+		}
+	})
+	if err != nil && !errors.Is(err, errUnchanged) {
+		return v, fmt.Errorf("container %s: %w", id, err)
+	}
+	l.saveContainer(c)
+	return v, nil
+}
+
+// AnnounceCreated publishes the creation of a container whose record is complete.
+func (l *Ledger) AnnounceCreated(id string) {
+	if v, err := l.Container(id); err == nil {
+		l.subs.publish(Notice{Kind: lifecycle.NoticeCreated, Container: v, At: v.CreatedAt})
+	}
+}
+
+func (l *Ledger) trace(id string, e any, old, now any) {
+	if l.cfg.Trace != nil {
+		l.cfg.Trace(id, fmt.Sprintf("%T%+v", e, e), fmt.Sprintf("%+v", old), fmt.Sprintf("%+v", now))
+	}
+}
+
+// UpdatePod changes fields that the law does not know.
+func (l *Ledger) UpdatePod(id string, f func(*Pod)) (*Pod, error) {
+	c, err := l.podCell(id)
+	if err != nil {
+		return nil, err
+	}
+	v, _ := c.change(func(p *Pod) error { f(p); p.Version++; return nil }, nil)
+	l.savePod(c)
+	return v, nil
+}
+
+// UpdateContainer changes fields that the law does not know.
+func (l *Ledger) UpdateContainer(id string, f func(*Container)) (*Container, error) {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return nil, err
+	}
+	v, _ := c.change(func(v *Container) error { f(v); v.Version++; return nil }, nil)
+	l.saveContainer(c)
+	return v, nil
+}
+
+func (l *Ledger) savePod(c *cell[Pod]) {
+	c.save(func(p *Pod) error { return writeRecord(l.podPath(p.ID), p, p.Config) }, l.stop)
+}
+
+func (l *Ledger) saveContainer(c *cell[Container]) {
+	c.save(func(v *Container) error { return writeRecord(l.containerPath(v.ID), v, v.Config) }, l.stop)
+}
+
+// FlushPod waits until the pod's record is on disk (in the page cache: see
+// writeRecord). An error is that of the attempt; the writing is retried until
+// it succeeds.
+func (l *Ledger) FlushPod(ctx context.Context, id string) error {
+	c, err := l.podCell(id)
+	if err != nil {
+		return err
+	}
+	l.savePod(c)
+	return flushError(c.flush(ctx))
+}
+
+// FlushContainer is FlushPod for a container.
+func (l *Ledger) FlushContainer(ctx context.Context, id string) error {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return err
+	}
+	l.saveContainer(c)
+	return flushError(c.flush(ctx))
+}
+
+// WaitPod blocks until cond holds of the pod; errdefs.ErrNotFound if there is none.
+func (l *Ledger) WaitPod(ctx context.Context, id string, cond func(*Pod) bool) (*Pod, error) {
+	c, err := l.podCell(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.wait(ctx, cond)
+}
+
+// WaitContainer blocks until cond holds of the container.
+func (l *Ledger) WaitContainer(ctx context.Context, id string, cond func(*Container) bool) (*Container, error) {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.wait(ctx, cond)
+}
+
+// ErasePod removes the record from disk and then lets the event that says so
+// pass: the name is free last. Idempotent.
+func (l *Ledger) ErasePod(ctx context.Context, id string) error {
+	c, err := l.podCell(id)
+	if err != nil {
+		return nil //nolint:nilerr // it is gone already
+	}
+	if err := erase(ctx, c, l.podPath(id)); err != nil {
+		return err
+	}
+	if _, err := l.StepPod(id, lifecycle.PodErased{}); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := c.cur.Load()
+	delete(l.pods, id)
+	if l.podNames[p.Name] == id {
+		delete(l.podNames, p.Name)
+	}
+	l.relist()
+	return nil
+}
+
+// EraseContainer is ErasePod for a container.
+func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
+	c, err := l.containerCell(id)
+	if err != nil {
+		return nil //nolint:nilerr // it is gone already
+	}
+	if err := erase(ctx, c, l.containerPath(id)); err != nil {
+		return err
+	}
+	if _, err := l.StepContainer(id, lifecycle.EraseDone{}); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := c.cur.Load()
+	delete(l.containers, id)
+	if k := (containerKey{v.PodID, v.Name}); l.containerNames[k] == id {
+		delete(l.containerNames, k)
+	}
+	l.relist()
+	return nil
+}
+
+func erase[T any](ctx context.Context, c *cell[T], path string) error {
+	if err := c.drop(ctx); err != nil {
+		return fmt.Errorf("remove record: %w", err)
+	}
+	for _, p := range []string{path + ".new", path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove record: %w", err)
+		}
+	}
+	return nil
+}
+
+// Unsaved answers how many records differ from what is on disk because writing
+// failed, and one of the reasons.
+func (l *Ledger) Unsaved() (n int, why error) {
+	for _, c := range *l.podList.Load() {
+		if err := c.unsaved(); err != nil {
+			n, why = n+1, err
+		}
+	}
+	for _, c := range *l.containerList.Load() {
+		if err := c.unsaved(); err != nil {
+			n, why = n+1, err
+		}
+	}
+	return n, why
+}
