@@ -6,8 +6,8 @@
 // resolved user, the image's configuration) and hand those back to
 // [Container.Spec], which builds the OCI runtime spec. No CRI type crosses.
 //
-// It owns nothing and does nothing: types only. It refuses to know CRI
-// messages, disks and processes.
+// It owns types and pure functions on them, and does nothing. It refuses to
+// know CRI messages, disks and processes.
 package plan
 
 import (
@@ -50,6 +50,14 @@ type Container struct {
 	// HostDirs are host paths of bind mounts that must exist; a missing one is
 	// made as a directory (the kubelet's and the peers' behaviour).
 	HostDirs []string
+	// SharedPaths are host paths whose mount must be shared (bidirectional
+	// propagation), SlavePaths those whose mount must be shared or a slave;
+	// else nothing would ever propagate and the container is refused.
+	SharedPaths, SlavePaths []string
+	// Relabel are host paths to give the spec's mount label; only with SELinux.
+	Relabel []string
+	// Privileged is ContainerConfig's.
+	Privileged bool
 	// Spec builds the OCI spec from the facts. It is pure: same facts, same
 	// spec. Errors name the field of the configuration.
 	Spec func(Facts) (*oci.Spec, error)
@@ -125,6 +133,9 @@ type Facts struct {
 	// VolumeDirs maps a path of the image's VOLUME list to a host directory to
 	// bind there; the hands made them (and copied the image's content in).
 	VolumeDirs map[string]string
+	// ProcessLabel, MountLabel are the pod's SELinux labels, used where the
+	// container asks for none of its own; empty without SELinux.
+	ProcessLabel, MountLabel string
 	// Kernel tells what this machine and runtime can do.
 	Kernel Kernel
 }
@@ -144,6 +155,14 @@ type Kernel struct {
 	// Capabilities are those this process has in its bounding set, as
 	// "CAP_NET_ADMIN"; "all capabilities" means these.
 	Capabilities []string
+	// CgroupMountOptions are options of the host's cgroup2 mount ("nsdelegate",
+	// "memory_recursiveprot") that a container without a cgroup namespace of
+	// its own must repeat: it mounts the same superblock, and leaving them out
+	// would switch them off for the node. Empty on v1.
+	CgroupMountOptions []string
+	// MaskedPaths are further paths to mask by default, those that depend on
+	// the machine (one thermal_throttle directory per possible CPU).
+	MaskedPaths []string
 	// MinOOMScoreAdj is the lowest oom_score_adj that may be asked for; lower
 	// wishes are raised to it (the kernel would refuse them).
 	MinOOMScoreAdj int
