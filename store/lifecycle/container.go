@@ -6,8 +6,10 @@ type Phase uint8
 // The phases. A container moves forward only, with one exception: a start that
 // provably never ran the workload leaves Starting for Created again.
 const (
+	// Making: CreateContainer is under way; the name is taken, nobody is shown it.
+	Making Phase = iota
 	// Created: it has a name, a record and a writable layer, and no process.
-	Created Phase = iota
+	Created
 	// Starting: a start was asked for; the workload may or may not run yet.
 	Starting
 	// Running: the workload was started and the kernel has not said it is gone.
@@ -81,7 +83,7 @@ type Exit struct {
 }
 
 // Container is the state of one container. It is a value: comparing two says
-// whether anything changed. The zero value is a container just created.
+// whether anything changed. The zero value is a container being made.
 type Container struct {
 	Phase Phase `json:"phase"`
 	Stop  Stop  `json:"stop,omitempty"`
@@ -100,9 +102,14 @@ type Container struct {
 	InitGone bool `json:"init_gone,omitempty"`
 	// Orphan: the shim that could tell and act is gone, or knows no such task.
 	Orphan bool `json:"orphan,omitempty"`
+	// Unborn: its making failed; nobody was ever shown it.
+	Unborn bool `json:"unborn,omitempty"`
 	// Exit is how it ended; with InitGone already, and for good from Exited on.
 	Exit Exit `json:"exit,omitzero"`
 }
+
+// Visible reports whether CRI lists the container at all.
+func (c Container) Visible() bool { return c.Phase != Making && c.Phase != Gone && !c.Unborn }
 
 // Alive reports whether a process of the container may exist.
 func (c Container) Alive() bool { return c.Phase == Starting || c.Phase == Running }
@@ -141,6 +148,10 @@ type (
 	// lives. Never refused: removal is what always works.
 	AskRemove struct{}
 
+	// Made says that the container is complete and can be shown.
+	Made struct{}
+	// MakeFailed says that it never will be: what was made of it is erased.
+	MakeFailed struct{}
 	// LaunchBegun says that the effects of the start are about to begin.
 	LaunchBegun struct{}
 	// StartDone says that the workload runs (or ran).
@@ -191,6 +202,8 @@ func (AskStart) on(c Container) (Container, error) {
 	switch {
 	case c.RemoveAsked:
 		return c, refuse(ErrState, "it is being removed")
+	case c.Phase == Making:
+		return c, refuse(ErrState, "it is still being created")
 	case c.Phase == Starting || c.Phase == Running:
 		return c, nil // joins the start under way, or finds it done
 	case c.Phase != Created:
@@ -217,6 +230,20 @@ func (AskRemove) on(c Container) (Container, error) {
 		c.Stop = Killing
 	}
 	return c.settle(), nil
+}
+
+func (Made) on(c Container) (Container, error) {
+	if c.Phase == Making {
+		c.Phase = Created
+	}
+	return c.settle(), nil
+}
+
+func (MakeFailed) on(c Container) (Container, error) {
+	if c.Phase == Making {
+		c.Phase, c.RemoveAsked, c.Unborn = Removing, true, true
+	}
+	return c, nil
 }
 
 func (LaunchBegun) on(c Container) (Container, error) {

@@ -5,8 +5,8 @@ type PodPhase uint8
 
 // The phases of a pod. It moves forward only.
 const (
-	// Making: RunPodSandbox is under way; not shown to anybody.
-	Making PodPhase = iota
+	// PodMaking: RunPodSandbox is under way; not shown to anybody.
+	PodMaking PodPhase = iota
 	// Ready: SANDBOX_READY.
 	Ready
 	// Broken: something the pod stands on is gone (its shim, its namespaces);
@@ -45,12 +45,14 @@ type Pod struct {
 	MembersEnded bool `json:"members_ended,omitempty"`
 	// MembersErased: since the removal was asked for, no member is left.
 	MembersErased bool `json:"members_erased,omitempty"`
+	// Unborn: its making failed; nobody was ever shown it.
+	Unborn bool `json:"unborn,omitempty"`
 	// Why says what broke it; empty otherwise.
 	Why string `json:"why,omitempty"`
 }
 
 // Visible reports whether CRI lists the pod at all.
-func (p Pod) Visible() bool { return p.Phase != Making && p.Phase != PodGone }
+func (p Pod) Visible() bool { return p.Phase != PodMaking && p.Phase != PodGone && !p.Unborn }
 
 // PodEvent is what can happen to a pod.
 type PodEvent interface{ on(Pod) (Pod, error) }
@@ -90,7 +92,7 @@ func (p Pod) Step(e PodEvent) (Pod, error) {
 }
 
 func (e PodHold) on(p Pod) (Pod, error) {
-	if p.Phase != Making {
+	if p.Phase != PodMaking {
 		return p, refuse(ErrState, "the pod is not being made any more")
 	}
 	p.Holds |= e.What
@@ -98,7 +100,7 @@ func (e PodHold) on(p Pod) (Pod, error) {
 }
 
 func (PodMade) on(p Pod) (Pod, error) {
-	if p.Phase != Making {
+	if p.Phase != PodMaking {
 		return p, refuse(ErrState, "the pod was asked to go while it was made")
 	}
 	p.Phase = Ready
@@ -106,8 +108,8 @@ func (PodMade) on(p Pod) (Pod, error) {
 }
 
 func (PodMakeFailed) on(p Pod) (Pod, error) {
-	if p.Phase == Making {
-		p.Phase = PodRemoving
+	if p.Phase == PodMaking {
+		p.Phase, p.Unborn = PodRemoving, true
 	}
 	return p, nil
 }
@@ -116,14 +118,15 @@ func (AskPodStop) on(p Pod) (Pod, error) {
 	switch p.Phase {
 	case Ready, Broken:
 		p.Phase = Stopping
-	case Making:
-		p.Phase = PodRemoving // nobody has its id yet but a racing client
+	case PodMaking:
+		p.Phase, p.Unborn = PodRemoving, true // nobody has its id yet but a racing client
 	case Stopping, Stopped, PodRemoving, PodGone:
 	}
 	return p, nil
 }
 
 func (AskPodRemove) on(p Pod) (Pod, error) {
+	p.Unborn = p.Unborn || p.Phase == PodMaking
 	p.Phase = PodRemoving
 	return p, nil
 }
@@ -157,8 +160,8 @@ func (e SeenPodBroken) on(p Pod) (Pod, error) {
 
 func (SeenReboot) on(p Pod) (Pod, error) {
 	switch p.Phase {
-	case Making:
-		p.Phase = PodRemoving
+	case PodMaking:
+		p.Phase, p.Unborn = PodRemoving, true
 	case Ready, Broken:
 		p.Phase, p.Why = Broken, "the node was rebooted"
 	case Stopping, Stopped, PodRemoving, PodGone:
@@ -188,7 +191,7 @@ func (p Pod) Owes() Work {
 			return EndSandbox
 		}
 		return 0
-	case Making, Ready, Stopped, PodGone:
+	case PodMaking, Ready, Stopped, PodGone:
 		return 0
 	}
 	if !p.MembersEnded {

@@ -100,7 +100,7 @@ func (c Container) Owes() Work {
 			return Reap
 		}
 		return Erase
-	case Gone:
+	case Making, Gone:
 	}
 	return 0
 }
@@ -127,7 +127,7 @@ func Announce(old, now Container) []Notice {
 	if ended(now) && !ended(old) && old.Alive() {
 		n = append(n, NoticeStopped)
 	}
-	if now.Phase == Gone && old.Phase != Gone {
+	if now.Phase == Gone && old.Phase != Gone && !now.Unborn {
 		n = append(n, NoticeDeleted)
 	}
 	return n
@@ -147,7 +147,7 @@ func refuse(kind error, why string) error { return fmt.Errorf("%s: %w", why, kin
 
 // String names of phases and rungs, for logs and verbose status.
 func (p Phase) String() string {
-	return name([]string{"created", "starting", "running", "exited", "removing", "gone"}, int(p))
+	return name([]string{"making", "created", "starting", "running", "exited", "removing", "gone"}, int(p))
 }
 
 func (s Stop) String() string {
