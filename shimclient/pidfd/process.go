@@ -135,3 +135,14 @@ func parseStat(line []byte) (stat, error) {
 	}
 	return st, nil
 }
+
+// Now is the present in the units of StartTime: a process that was started
+// after this call has a StartTime of at least this much.
+func Now() (uint64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("read boot time clock: %w", err)
+	}
+	const tick = 10_000_000 // ns; USER_HZ is 100 on every architecture that Go runs on
+	return uint64(ts.Nano()) / tick, nil
+}
