@@ -58,6 +58,11 @@ type Container struct {
 	Relabel []string
 	// Privileged is ContainerConfig's.
 	Privileged bool
+	// Volumes returns the places of the image's VOLUME list that need a
+	// directory in Facts.VolumeDirs: clean absolute paths in the container,
+	// sorted, without those that the configuration mounts itself. An image with
+	// hostile ones is refused.
+	Volumes func(imagespec.ImageConfig) ([]string, error)
 	// Spec builds the OCI spec from the facts. It is pure: same facts, same
 	// spec. Errors name the field of the configuration.
 	Spec func(Facts) (*oci.Spec, error)
