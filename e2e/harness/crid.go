@@ -1,0 +1,62 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/crid-project/crid/e2e/project"
+)
+
+// Crid is the runtime of this project, from bin/.
+type Crid struct {
+	Level  string   // of the log; default debug
+	Config string   // TOML to append: further tables
+	Args   []string // further arguments
+	Crun   string   // path of a crun; adds a handler "crun"
+	Cgroup string   // cgroup driver; default cgroupfs
+}
+
+// Name is "crid".
+func (Crid) Name() string { return "crid" }
+
+// CgroupParent is what crid takes where a pod names none.
+func (Crid) CgroupParent() string { return "/crid" }
+
+// Prepare writes config.toml.
+func (c Crid) Prepare(h *Home) (string, []string, error) {
+	program, err := project.Bin("crid")
+	if err != nil {
+		return "", nil, err
+	}
+	bin := filepath.Dir(program)
+	level, driver := c.Level, c.Cgroup
+	if level == "" {
+		level = "debug"
+	}
+	if driver == "" {
+		driver = "cgroupfs"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "version = 1\nroot = %q\nstate = %q\naddress = %q\n", h.Root(), h.State(), h.Socket())
+	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\nrestrict_oom_score_adj = \"auto\"\n", driver)
+	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%q]\n", h.CNIConf(), filepath.Join(bin, "cni"))
+	fmt.Fprintf(&b, "[registry]\ncerts_dirs = [%q]\n", h.Certs())
+	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = \"\"\n[log]\nlevel = %q\nformat = \"text\"\n", level)
+	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc")))
+	if c.Crun != "" {
+		b.WriteString(runtimeTable("crun", bin, c.Crun))
+	}
+	b.WriteString(c.Config)
+	if err := os.WriteFile(h.Config(), []byte(b.String()), 0o644); err != nil {
+		return "", nil, err
+	}
+	args := []string{"--config", h.Config(), "--root", h.Root(), "--state", h.State(), "--address", h.Socket()}
+	return program, append(args, c.Args...), nil
+}
+
+func runtimeTable(name, bin, program string) string {
+	return fmt.Sprintf("[runtimes.%s]\ntype = \"io.containerd.runc.v2\"\npath = %q\noptions = { BinaryName = %q, SystemdCgroup = false }\n",
+		name, filepath.Join(bin, "containerd-shim-runc-v2"), program)
+}

@@ -1,0 +1,118 @@
+package harness
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crid-project/crid/e2e/project"
+)
+
+// Proc is one live process, as /proc shows it. A zombie is not alive: on some machines nobody reaps it for seconds.
+type Proc struct {
+	Pid     int
+	Command string // arguments, shortened
+	Cwd     string
+	start   uint64
+}
+
+func (p Proc) String() string { return fmt.Sprintf("%d %s", p.Pid, p.Command) }
+
+// readProc is false for a pid that nobody has, or that only a zombie has.
+func readProc(pid int) (Proc, bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return Proc{}, false
+	}
+	// the name, in parentheses, may hold anything
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return Proc{}, false
+	}
+	p := Proc{Pid: pid}
+	p.start, _ = strconv.ParseUint(fields[19], 10, 64)
+	args, _ := os.ReadFile(dir + "/cmdline")
+	p.Command = strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " "))
+	p.Cwd, _ = os.Readlink(dir + "/cwd")
+	return p, true
+}
+
+func allProcs() []Proc {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var procs []Proc
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if p, ok := readProc(pid); ok {
+				procs = append(procs, p)
+			}
+		}
+	}
+	return procs
+}
+
+// processes are the daemon, shims and runtimes of a home: programs of this project's bin/ that have its path among the arguments or
+// work in it. (Somebody who only reads a log there is none of them.)
+func (h *Home) processes() []Proc {
+	bin, err := project.Bin("")
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(allProcs(), func(p Proc) bool {
+		exe, _ := os.Readlink("/proc/" + strconv.Itoa(p.Pid) + "/exe")
+		ours := strings.HasPrefix(exe, bin+"/") || strings.Contains(exe, "memfd:runc")
+		return !ours || !(strings.Contains(p.Command, h.Dir+"/") || p.Cwd == h.Dir || strings.HasPrefix(p.Cwd, h.Dir+"/"))
+	})
+}
+
+// members are the processes in the home's cgroups.
+func (h *Home) members() []Proc {
+	var procs []Proc
+	seen := map[int]bool{}
+	for _, dir := range h.cgroupDirs() {
+		data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			continue
+		}
+		for f := range strings.FieldsSeq(string(data)) {
+			pid, err := strconv.Atoi(f)
+			if err != nil || seen[pid] {
+				continue
+			}
+			seen[pid] = true
+			if p, ok := readProc(pid); ok {
+				procs = append(procs, p)
+			}
+		}
+	}
+	return procs
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroupDirs lists the home's cgroups in every hierarchy, parents first.
+func (h *Home) cgroupDirs() []string {
+	tops := []string{cgroupRoot + h.Cgroup}
+	if entries, err := os.ReadDir(cgroupRoot); err == nil {
+		for _, e := range entries {
+			tops = append(tops, filepath.Join(cgroupRoot, e.Name())+h.Cgroup)
+		}
+	}
+	var dirs []string
+	for _, top := range tops {
+		_ = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil // it may vanish while we look
+		})
+	}
+	return dirs
+}
