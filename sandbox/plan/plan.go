@@ -2,8 +2,8 @@
 // and the hands that do it: sandbox/spec opens the sealed configuration and
 // answers a [Pod], package sandbox acts on it. No CRI type crosses.
 //
-// It owns nothing and does nothing: types only. It refuses to know CRI
-// messages, disks and processes.
+// It owns types and pure functions on them, and does nothing. It refuses to
+// know CRI messages, disks and processes.
 package plan
 
 import (
@@ -15,7 +15,8 @@ type Pod struct {
 	// Name, Namespace, UID, Attempt identify the pod to the kubelet.
 	Name, Namespace, UID string
 	Attempt              uint32
-	// Hostname is the UTS hostname; empty with HostNetwork (the node's).
+	// Hostname is the UTS hostname; empty with HostNetwork, and where none was
+	// given (both: the node's).
 	Hostname string
 	// LogDirectory is absolute or empty.
 	LogDirectory string
@@ -32,7 +33,7 @@ type Pod struct {
 	UserNS *IDMap
 	// DNS is resolv.conf's content; nil: a copy of the node's.
 	DNS *DNS
-	// Sysctls are allow-listed, namespaced keys in dotted form.
+	// Sysctls are allow-listed, namespaced keys in dotted form; see SysctlPath.
 	Sysctls map[string]string
 	// Ports are the port mappings with a host port.
 	Ports []Port
@@ -44,7 +45,8 @@ type Pod struct {
 	Privileged bool
 	// Overhead, Resources are pod-level limits; nil where not given.
 	Overhead, Resources *oci.LinuxResources
-	// ProcessLabel, MountLabel are SELinux labels; empty without SELinux.
+	// ProcessLabel, MountLabel are SELinux labels; empty without SELinux. They
+	// may differ each time a plan is made: the record keeps the first ones.
 	ProcessLabel, MountLabel string
 	// PauseSpec builds the OCI spec of the sandbox container, for the pause form.
 	PauseSpec func(Facts) (*oci.Spec, error)
