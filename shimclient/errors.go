@@ -74,10 +74,13 @@ func kindOf(st *status.Status) error {
 	case codes.Canceled:
 		return context.Canceled
 	}
-	// The runc shim says these two with code Unknown.
-	for _, s := range []string{"cannot delete a running", "cannot start a stopped", "cannot start a running"} {
-		if strings.Contains(st.Message(), s) {
-			return errdefs.ErrFailedPrecondition
+	// "cannot delete a running process", "cannot exec in a stopped state" and all
+	// their like come from the runc shim with code Unknown.
+	if rest, ok := strings.CutPrefix(st.Message(), "cannot "); ok {
+		for _, state := range []string{" created ", " running ", " paused ", " stopped ", " deleted "} {
+			if strings.Contains(rest+" ", state) {
+				return errdefs.ErrFailedPrecondition
+			}
 		}
 	}
 	return errdefs.ErrUnknown
