@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/shimclient"
 )
 
 const (
@@ -82,7 +84,7 @@ func (x *execution) run(ctx context.Context, proc *oci.Process) (int, error) {
 	x.copyInput(side)
 	x.followSizes(side)
 
-	code, err := x.shim.WaitExec(ctx, x.id, x.execID)
+	exit, err := x.shim.WaitExec(ctx, x.id, x.execID)
 	if x.stdin != nil {
 		x.stdin.close()
 		defer closeReader(x.req.Stdin)
@@ -100,7 +102,7 @@ func (x *execution) run(ctx context.Context, proc *oci.Process) (int, error) {
 	case <-ctx.Done(): // the process ended in time, so its code counts; only a client that does not read is let down
 	}
 	x.finish(ctx, false)
-	return code, nil
+	return exit.Code, nil
 }
 
 // start makes and starts the process. The shim is not given the caller's deadline: it would kill the OCI runtime half-way
@@ -110,7 +112,7 @@ func (x *execution) start(ctx context.Context, proc *oci.Process) (made bool, er
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	err = x.shim.Exec(call, ExecSpec{
+	err = x.shim.Exec(call, shimclient.ExecSpec{
 		ID: x.id, ExecID: x.execID,
 		Stdin: x.pipes.stdin, Stdout: x.pipes.stdout, Stderr: x.pipes.stderr,
 		Terminal: x.req.TTY, Process: proc,
@@ -189,7 +191,7 @@ func (x *execution) kill(ctx context.Context) bool {
 	ctx = context.WithoutCancel(ctx)
 	call, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
-	if err := x.shim.KillExec(call, x.id, x.execID, unix.SIGKILL); err != nil {
+	if err := x.shim.KillExec(call, x.id, x.execID, uint32(unix.SIGKILL)); err != nil {
 		return errdefs.IsNotFound(err)
 	}
 	wait, cancelWait := context.WithTimeout(ctx, deadTimeout)
@@ -230,8 +232,8 @@ func (x *execution) finish(ctx context.Context, alive bool) {
 func (x *execution) deleteOnce(ctx context.Context) bool {
 	call, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	err := x.shim.DeleteExec(call, x.id, x.execID)
-	return err == nil || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) || call.Err() != nil
+	_, err := x.shim.DeleteExec(call, x.id, x.execID)
+	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || call.Err() != nil
 }
 
 // abandoned names why an exec was given up: its own timeout or the caller's end.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/crid-project/crid/shimclient"
 )
 
 func TestExecGivesOutputAndExitCode(t *testing.T) {
@@ -240,7 +242,7 @@ func TestExecRefusedByTheShimLeavesNothing(t *testing.T) {
 
 type refusingShim struct{ *fakeShim }
 
-func (refusingShim) Exec(context.Context, ExecSpec) error { return errdefs.ErrNotFound }
+func (refusingShim) Exec(context.Context, shimclient.ExecSpec) error { return errdefs.ErrNotFound }
 
 // CVE-2022-23471: a terminal exec of a command that does not exist, and a client that sends sizes.
 func TestExecOfAMissingCommandEndsWithItsResizes(t *testing.T) {

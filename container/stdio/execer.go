@@ -3,31 +3,24 @@ package stdio
 import (
 	"context"
 
-	oci "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+	"github.com/crid-project/crid/shimclient"
 )
 
-// ExecSpec describes an exec to the shim: a further process of task ID, called ExecID, with the paths of its streams.
-type ExecSpec struct {
-	ID, ExecID            string
-	Stdin, Stdout, Stderr string
-	Terminal              bool
-	Process               *oci.Process
-}
-
-// Execer runs further processes in a task; a shim does. Every call must end when its context does, and errors are typed as
-// in package errdefs. WaitExec alone may take as long as the process runs, and answers also after it has ended.
+// Execer runs further processes in a task: what exec needs of shimclient.Tasks. WaitExec may take as long as the process
+// runs, and answers also after it has ended; every other call ends when its context does.
 type Execer interface {
-	Exec(ctx context.Context, spec ExecSpec) error
+	Exec(ctx context.Context, spec shimclient.ExecSpec) error
 	StartExec(ctx context.Context, id, execID string) (pid int, err error)
-	WaitExec(ctx context.Context, id, execID string) (code int, err error)
-	KillExec(ctx context.Context, id, execID string, signal unix.Signal) error
-	DeleteExec(ctx context.Context, id, execID string) error
+	WaitExec(ctx context.Context, id, execID string) (shimclient.Exit, error)
+	KillExec(ctx context.Context, id, execID string, signal uint32) error
+	DeleteExec(ctx context.Context, id, execID string) (shimclient.Exit, error)
 	Task
 }
 
-// Task is what attach needs of a running task. An empty execID means the task's first process.
+// Task is what attach needs of shimclient.Tasks. An empty execID means the task's first process.
 type Task interface {
 	ResizePty(ctx context.Context, id, execID string, width, height uint32) error
 	CloseStdin(ctx context.Context, id, execID string) error
 }
+
+var _ Execer = shimclient.Tasks(nil)

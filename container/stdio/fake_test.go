@@ -17,6 +17,8 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/shimclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,7 +41,7 @@ type fakeShim struct {
 }
 
 type fakeExec struct {
-	spec  ExecSpec
+	spec  shimclient.ExecSpec
 	cmd   *exec.Cmd
 	done  chan struct{}
 	code  int
@@ -63,7 +65,7 @@ func (s *fakeShim) get(execID string) (*fakeExec, error) {
 	return e, nil
 }
 
-func (s *fakeShim) Exec(ctx context.Context, spec ExecSpec) error {
+func (s *fakeShim) Exec(ctx context.Context, spec shimclient.ExecSpec) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -200,20 +202,20 @@ func (s *fakeShim) copyIn(e *fakeExec, inW *os.File) {
 	}()
 }
 
-func (s *fakeShim) WaitExec(ctx context.Context, id, execID string) (int, error) {
+func (s *fakeShim) WaitExec(ctx context.Context, id, execID string) (shimclient.Exit, error) {
 	e, err := s.get(execID)
 	if err != nil {
-		return 0, err
+		return shimclient.Exit{}, err
 	}
 	select {
 	case <-e.done:
-		return e.code, nil
+		return shimclient.Exit{Code: e.code}, nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return shimclient.Exit{}, ctx.Err()
 	}
 }
 
-func (s *fakeShim) KillExec(ctx context.Context, id, execID string, sig unix.Signal) error {
+func (s *fakeShim) KillExec(ctx context.Context, id, execID string, sig uint32) error {
 	e, err := s.get(execID)
 	if err != nil {
 		return err
@@ -228,13 +230,13 @@ func (s *fakeShim) KillExec(ctx context.Context, id, execID string, sig unix.Sig
 	if e.cmd == nil {
 		return fmt.Errorf("not created: %w", errdefs.ErrFailedPrecondition)
 	}
-	return e.cmd.Process.Signal(sig)
+	return e.cmd.Process.Signal(syscall.Signal(sig))
 }
 
-func (s *fakeShim) DeleteExec(ctx context.Context, id, execID string) error {
+func (s *fakeShim) DeleteExec(ctx context.Context, id, execID string) (exit shimclient.Exit, err error) {
 	e, err := s.get(execID)
 	if err != nil {
-		return err
+		return exit, err
 	}
 	s.mu.Lock()
 	started := e.cmd != nil
@@ -243,7 +245,7 @@ func (s *fakeShim) DeleteExec(ctx context.Context, id, execID string) error {
 		select {
 		case <-e.done:
 		default:
-			return errors.New("cannot delete a running process")
+			return exit, errors.New("cannot delete a running process")
 		}
 		outs := make(chan struct{})
 		go func() { e.outs.Wait(); close(outs) }()
@@ -255,13 +257,13 @@ func (s *fakeShim) DeleteExec(ctx context.Context, id, execID string) error {
 			}
 		}
 	} else if s.startBlocks != nil {
-		return errors.New("busy starting")
+		return exit, errors.New("busy starting")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.execs, execID)
 	s.deletes++
-	return nil
+	return exit, nil
 }
 
 func (s *fakeShim) ResizePty(ctx context.Context, id, execID string, w, h uint32) error {

@@ -5,20 +5,20 @@ import (
 	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"github.com/crid-project/crid/shimclient"
 )
 
 // instantShim writes a line and is done: what remains is our own cost.
 type instantShim struct{ specs sync.Map }
 
-func (s *instantShim) Exec(_ context.Context, spec ExecSpec) error {
+func (s *instantShim) Exec(_ context.Context, spec shimclient.ExecSpec) error {
 	s.specs.Store(spec.ExecID, spec)
 	return nil
 }
 
 func (s *instantShim) StartExec(_ context.Context, _, execID string) (int, error) {
 	v, _ := s.specs.Load(execID)
-	for _, path := range []string{v.(ExecSpec).Stdout, v.(ExecSpec).Stderr} {
+	for _, path := range []string{v.(shimclient.ExecSpec).Stdout, v.(shimclient.ExecSpec).Stderr} {
 		w, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			return 0, err
@@ -29,13 +29,13 @@ func (s *instantShim) StartExec(_ context.Context, _, execID string) (int, error
 	return 1, nil
 }
 
-func (s *instantShim) WaitExec(context.Context, string, string) (int, error) { return 0, nil }
-func (s *instantShim) KillExec(context.Context, string, string, unix.Signal) error {
-	return nil
+func (s *instantShim) WaitExec(context.Context, string, string) (shimclient.Exit, error) {
+	return shimclient.Exit{}, nil
 }
-func (s *instantShim) DeleteExec(_ context.Context, _, execID string) error {
+func (s *instantShim) KillExec(context.Context, string, string, uint32) error { return nil }
+func (s *instantShim) DeleteExec(_ context.Context, _, execID string) (shimclient.Exit, error) {
 	s.specs.Delete(execID)
-	return nil
+	return shimclient.Exit{}, nil
 }
 func (s *instantShim) ResizePty(context.Context, string, string, uint32, uint32) error { return nil }
 func (s *instantShim) CloseStdin(context.Context, string, string) error                { return nil }
