@@ -1,0 +1,112 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// kept are the attachments of which a copy lies in the cache directory, of this
+// daemon or of another runtime; what does not parse is not ours to judge.
+func (n *Networks) kept() []*record {
+	dir := filepath.Join(n.cfg.CacheDir, "results")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []*record
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || !e.Type().IsRegular() {
+			continue
+		}
+		data, err := readBounded(filepath.Join(dir, e.Name()), maxRecord)
+		if err != nil {
+			continue
+		}
+		if r, _, err := parseRecord(data); err == nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// owned is true for attachments of this daemon's namespaces.
+func (n *Networks) owned(r *record) bool {
+	return n.cfg.Owned != "" && strings.HasPrefix(r.NetNS, strings.TrimSuffix(n.cfg.Owned, "/")+"/")
+}
+
+// GC releases what belongs to no pod. Attachments of this daemon's namespaces
+// whose pod is not in valid get a DEL from their kept record. Then, where the
+// network's version has it (CNI 1.1) and does not disable it, the plugins are
+// told which attachments are valid, and release the rest by themselves; those
+// that another runtime keeps in the same cache directory count as valid.
+// Idempotent.
+func (n *Networks) GC(ctx context.Context, valid []Attachment) error {
+	ids := map[string]bool{}
+	for _, a := range valid {
+		ids[a.ID] = true
+	}
+	var errs []error
+	var foreign []*record
+	for _, r := range n.kept() {
+		switch {
+		case ids[r.ContainerID]:
+		case !n.owned(r):
+			foreign = append(foreign, r)
+		default:
+			data, err := r.marshal()
+			if err == nil {
+				err = n.delRecord(ctx, data)
+			}
+			if err != nil {
+				// Still there: the plugins must not be told otherwise.
+				foreign = append(foreign, r)
+			}
+			errs = append(errs, err)
+		}
+	}
+	list, err := n.network()
+	if err != nil || list.DisableGC || !speaks(list, "1.1.0") {
+		return errors.Join(errs...)
+	}
+	attachments := []types.GCAttachment{}
+	for _, a := range valid {
+		attachments = append(attachments, types.GCAttachment{ContainerID: a.ID, IfName: n.cfg.IfName})
+	}
+	for _, r := range foreign {
+		if r.NetworkName == list.Name {
+			attachments = append(attachments, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
+	defer cancel()
+	for _, p := range list.Plugins {
+		errs = append(errs, n.gcPlugin(ctx, list, p, attachments))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Networks) gcPlugin(ctx context.Context, list *libcni.NetworkConfigList, p *libcni.PluginConfig, valid []types.GCAttachment) error {
+	conf, err := libcni.InjectConf(p, map[string]any{
+		"name": list.Name, "cniVersion": list.CNIVersion,
+		// The second name is the one that the first plugins with GC read.
+		"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid,
+	})
+	if err != nil {
+		return fmt.Errorf("collect garbage of network %q: %w", list.Name, err)
+	}
+	err = n.run(ctx, p.Network.Type, "GC", conf.Bytes, &record{})
+	if e := (*PluginError)(nil); errors.As(err, &e) && e.unknownVerb() {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("collect garbage of network %q: %w", list.Name, err)
+	}
+	return nil
+}
