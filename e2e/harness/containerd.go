@@ -10,16 +10,14 @@ import (
 )
 
 // Containerd is the peer, for comparison: it checks that a test or an image is right before crid is blamed, and it is what the
-// benchmark compares with. Same runc, same shim, same plugins as Crid.
+// benchmark compares with. Same runc, same shim, same plugins as Crid. Pods that name no cgroup parent get cgroups under /k8s.io, whatever
+// the home's cgroup is.
 type Containerd struct {
 	Level string // of the log; default info
 }
 
 // Name is "containerd".
 func (Containerd) Name() string { return "containerd" }
-
-// CgroupParent is what containerd takes where a pod names none, whatever its root.
-func (Containerd) CgroupParent() string { return "/k8s.io" }
 
 // Prepare writes config.toml. Everything that containerd would keep outside its root and state is moved into the home.
 func (c Containerd) Prepare(h *Home) (string, []string, error) {

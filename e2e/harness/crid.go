@@ -11,18 +11,16 @@ import (
 
 // Crid is the runtime of this project, from bin/.
 type Crid struct {
-	Level  string   // of the log; default debug
-	Config string   // TOML to append: further tables
-	Args   []string // further arguments
-	Crun   string   // path of a crun; adds a handler "crun"
-	Cgroup string   // cgroup driver; default cgroupfs
+	Level   string   // of the log; default debug
+	Config  string   // TOML to append: further tables
+	Args    []string // further arguments
+	Crun    string   // path of a crun; adds a handler "crun"
+	Cgroup  string   // cgroup driver; default cgroupfs
+	Metrics string   // address to serve metrics on; default none
 }
 
 // Name is "crid".
 func (Crid) Name() string { return "crid" }
-
-// CgroupParent is what crid takes where a pod names none.
-func (Crid) CgroupParent() string { return "/crid" }
 
 // Prepare writes config.toml.
 func (c Crid) Prepare(h *Home) (string, []string, error) {
@@ -40,10 +38,10 @@ func (c Crid) Prepare(h *Home) (string, []string, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "version = 1\nroot = %q\nstate = %q\naddress = %q\n", h.Root(), h.State(), h.Socket())
-	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\nrestrict_oom_score_adj = \"auto\"\n", driver)
+	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\ncgroup_parent = %q\nrestrict_oom_score_adj = \"auto\"\n", driver, h.Cgroup)
 	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%q]\n", h.CNIConf(), filepath.Join(bin, "cni"))
 	fmt.Fprintf(&b, "[registry]\ncerts_dirs = [%q]\n", h.Certs())
-	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = \"\"\n[log]\nlevel = %q\nformat = \"text\"\n", level)
+	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = %q\n[log]\nlevel = %q\nformat = \"text\"\n", c.Metrics, level)
 	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc")))
 	if c.Crun != "" {
 		b.WriteString(runtimeTable("crun", bin, c.Crun))

@@ -17,8 +17,6 @@ type Kind interface {
 	Name() string
 	// Prepare writes the configuration for a home and gives the program and its arguments.
 	Prepare(h *Home) (program string, args []string, err error)
-	// CgroupParent is the parent that the runtime gives to a pod that names none.
-	CgroupParent() string
 }
 
 // Daemon is a container runtime in a home. It is a child of this process, in a session of its own.
