@@ -1,0 +1,79 @@
+package containers
+
+import (
+	"context"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crid-project/crid/container/stdio"
+	"github.com/crid-project/crid/server/validate"
+)
+
+// MaxExecSync is the most bytes of output in one ExecSyncResponse: CRI caps
+// the response, not each stream, at 16 MiB, which is also the largest message
+// that a kubelet takes. The rest is for the message's own bytes.
+const MaxExecSync = 16<<20 - 4<<10
+
+// ExecSync runs a command to its end and answers its output. Output beyond
+// [MaxExecSync] is dropped while the command goes on.
+func (s *Containers) ExecSync(ctx context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
+	c, err := s.running(r.GetContainerId(), "commands can be run")
+	if err != nil {
+		return nil, err
+	}
+	stdout, stderr := &stdio.Capped{Max: MaxExecSync}, &stdio.Capped{Max: MaxExecSync}
+	code, err := s.d.Hands.Exec(ctx, c.ID, stdio.ExecRequest{
+		Cmd:     r.GetCmd(),
+		Stdout:  stdout,
+		Stderr:  stderr,
+		Timeout: validate.Seconds(r.GetTimeout()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, errs := share(stdout.Bytes(), stderr.Bytes(), MaxExecSync)
+	return &cri.ExecSyncResponse{Stdout: out, Stderr: errs, ExitCode: int32(code)}, nil
+}
+
+// share cuts two outputs so that both fit into max bytes; each is owed half of
+// it, and what one does not need the other gets.
+func share(a, b []byte, max int) ([]byte, []byte) {
+	if len(a)+len(b) <= max {
+		return a, b
+	}
+	half := max / 2
+	switch {
+	case len(a) <= half:
+		return a, b[:max-len(a)]
+	case len(b) <= half:
+		return a[:max-len(b)], b
+	}
+	return a[:half], b[:half]
+}
+
+// Exec answers where to connect to run a command interactively.
+func (s *Containers) Exec(_ context.Context, r *cri.ExecRequest) (*cri.ExecResponse, error) {
+	c, err := s.running(r.GetContainerId(), "commands can be run")
+	if err != nil {
+		return nil, err
+	}
+	return s.d.Streams.GetExec(&cri.ExecRequest{
+		ContainerId: c.ID, Cmd: r.GetCmd(), Tty: r.GetTty(),
+		Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
+	})
+}
+
+// Attach answers where to connect to see, and feed, a running container.
+func (s *Containers) Attach(_ context.Context, r *cri.AttachRequest) (*cri.AttachResponse, error) {
+	c, err := s.running(r.GetContainerId(), "it can be attached to")
+	if err != nil {
+		return nil, err
+	}
+	if r.GetTty() != c.TTY {
+		return nil, validate.Bad("tty", "is %t, but the container was created with tty %t", r.GetTty(), c.TTY)
+	}
+	return s.d.Streams.GetAttach(&cri.AttachRequest{
+		ContainerId: c.ID, Tty: r.GetTty(),
+		Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
+	})
+}

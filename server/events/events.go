@@ -1,0 +1,307 @@
+package events
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crid-project/crid/server/status"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// Ledger is where events come from; *store.Ledger is one.
+type Ledger interface {
+	status.Ledger
+	// Subscribe begins a subscription that may lag behind by buffer notices.
+	Subscribe(buffer int) *store.Subscription
+}
+
+const (
+	// defaultQueue is how many events a consumer may lag behind. A burst of
+	// 500 pods going down makes some thousands.
+	defaultQueue = 4096
+	// MaxStreams bounds the consumers; a node has one kubelet.
+	MaxStreams = 64
+)
+
+// Deps are what an [Events] needs.
+type Deps struct {
+	Ledger Ledger
+	Names  status.Names
+	// Queue is how many events a consumer may lag behind; 0 is the default.
+	Queue int
+}
+
+// Events implements GetContainerEvents.
+type Events struct {
+	d       Deps
+	mu      sync.Mutex
+	streams map[*queue]struct{}
+	closed  bool
+	dropped atomic.Int64
+}
+
+// New makes an [Events].
+func New(d Deps) *Events {
+	if d.Queue <= 0 {
+		d.Queue = defaultQueue
+	}
+	return &Events{d: d, streams: map[*queue]struct{}{}}
+}
+
+// item is one event to be: what happened, to what, when. The statuses are
+// looked up when it is sent.
+type item struct {
+	kind lifecycle.Notice
+	at   int64
+	pod  *store.Pod       // for an event of a pod
+	ctr  *store.Container // for an event of a container
+}
+
+// queue is what one consumer has not been sent yet of the pods' events.
+type queue struct {
+	items chan item
+	cut   chan struct{} // closed: too slow, or the server ends
+	once  sync.Once
+}
+
+func (q *queue) cutOff() { q.once.Do(func() { close(q.cut) }) }
+
+// Pod announces what happened to a pod. It never waits.
+func (e *Events) Pod(kind lifecycle.Notice, p *store.Pod) {
+	i := item{kind: kind, at: time.Now().UnixNano(), pod: p}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for q := range e.streams {
+		select {
+		case q.items <- i:
+		default:
+			e.dropped.Add(1)
+			q.cutOff()
+		}
+	}
+}
+
+// Streams answers how many consumers there are, Dropped how many were cut off
+// with a full queue of pod events.
+func (e *Events) Streams() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.streams)
+}
+
+// Dropped is how often a consumer was cut off for being slow.
+func (e *Events) Dropped() int64 { return e.dropped.Load() }
+
+// Close ends all streams; idempotent.
+func (e *Events) Close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	for q := range e.streams {
+		q.cutOff()
+	}
+}
+
+func (e *Events) open() (*queue, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errStopping
+	}
+	if len(e.streams) >= MaxStreams {
+		return nil, fmt.Errorf("there are already %d event streams: %w", MaxStreams, errdefs.ErrResourceExhausted)
+	}
+	q := &queue{items: make(chan item, e.d.Queue), cut: make(chan struct{})}
+	e.streams[q] = struct{}{}
+	return q, nil
+}
+
+func (e *Events) end(q *queue) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.streams, q)
+	q.cutOff()
+}
+
+var (
+	errSlow     = fmt.Errorf("events were not taken fast enough, connect again for a new snapshot: %w", errdefs.ErrResourceExhausted)
+	errStopping = fmt.Errorf("the server is stopping, connect again: %w", errdefs.ErrUnavailable)
+)
+
+// GetContainerEvents streams until the client goes, lags behind, or the server
+// stops. It never ends without an error: a kubelet would connect again at once.
+func (e *Events) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerStreamingServer[cri.ContainerEventResponse]) error {
+	q, err := e.open()
+	if err != nil {
+		return err
+	}
+	defer e.end(q)
+	// Subscribed before the snapshot is taken: what happens in between comes
+	// twice, never not at all.
+	sub := e.d.Ledger.Subscribe(e.d.Queue)
+	defer sub.Cancel()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+
+	// A Send blocks as long as the client does not read. It has a goroutine of
+	// its own, which ends with the stream, so that this one can give up.
+	out := make(chan *cri.ContainerEventResponse)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case m := <-out:
+				if err := stream.Send(m); err != nil {
+					failed <- err
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	send := func(m *cri.ContainerEventResponse) error {
+		select {
+		case out <- m:
+			return nil
+		case err := <-failed:
+			return err
+		case <-q.cut:
+			return e.whyCut()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := e.snapshot(send); err != nil {
+		return err
+	}
+	return e.follow(ctx, q, sub, failed, send)
+}
+
+func (e *Events) whyCut() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errStopping
+	}
+	return errSlow
+}
+
+// follow sends what happens. While a send blocks, the two queues fill up; the
+// ledger closes its own when it is full, and Pod cuts off.
+func (e *Events) follow(ctx context.Context, q *queue, sub *store.Subscription, failed <-chan error, send func(*cri.ContainerEventResponse) error) error {
+	for {
+		var i item
+		select {
+		case n, ok := <-sub.Notices:
+			if !ok {
+				if sub.Overrun() {
+					e.dropped.Add(1)
+					return errSlow
+				}
+				return errStopping
+			}
+			if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
+				continue
+			}
+			i = item{kind: n.Kind, at: n.At, ctr: n.Container}
+		case i = <-q.items:
+		case err := <-failed:
+			return err
+		case <-q.cut:
+			return e.whyCut()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := send(e.message(i)); err != nil {
+			return err
+		}
+	}
+}
+
+// snapshot sends one event for every pod and container as it is now, and says
+// so in the time: a kubelet takes the status that it has for newer otherwise.
+func (e *Events) snapshot(send func(*cri.ContainerEventResponse) error) error {
+	for _, p := range status.Pods(e.d.Ledger, nil) {
+		kind := lifecycle.NoticeStopped
+		if p.State.Phase == lifecycle.Ready {
+			kind = lifecycle.NoticeStarted
+		}
+		if err := send(e.message(item{kind: kind, at: time.Now().UnixNano(), pod: p})); err != nil {
+			return err
+		}
+		for _, c := range status.Members(e.d.Ledger, p.ID) {
+			i := item{kind: current(c), at: time.Now().UnixNano(), ctr: c}
+			if err := send(e.message(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// current is the kind of event that led to the container's present state.
+func current(c *store.Container) lifecycle.Notice {
+	switch status.ContainerState(c) {
+	case cri.ContainerState_CONTAINER_RUNNING:
+		return lifecycle.NoticeStarted
+	case cri.ContainerState_CONTAINER_EXITED:
+		return lifecycle.NoticeStopped
+	}
+	return lifecycle.NoticeCreated
+}
+
+var kinds = map[lifecycle.Notice]cri.ContainerEventType{
+	lifecycle.NoticeCreated: cri.ContainerEventType_CONTAINER_CREATED_EVENT,
+	lifecycle.NoticeStarted: cri.ContainerEventType_CONTAINER_STARTED_EVENT,
+	lifecycle.NoticeStopped: cri.ContainerEventType_CONTAINER_STOPPED_EVENT,
+	lifecycle.NoticeDeleted: cri.ContainerEventType_CONTAINER_DELETED_EVENT,
+}
+
+// message is the event with the statuses as they are now, which is at least as
+// new as the event itself; of what the event is about, the event's own
+// snapshot is the least that is told.
+func (e *Events) message(i item) *cri.ContainerEventResponse {
+	m := &cri.ContainerEventResponse{ContainerEventType: kinds[i.kind], CreatedAt: i.at}
+	pod := i.pod
+	if i.ctr != nil {
+		m.ContainerId = i.ctr.ID
+		pod, _ = e.d.Ledger.Pod(i.ctr.PodID)
+	} else {
+		m.ContainerId = pod.ID
+		if now, err := e.d.Ledger.Pod(pod.ID); err == nil && i.kind != lifecycle.NoticeDeleted {
+			pod = now
+		}
+	}
+	if pod == nil {
+		// Its record went while the event waited: the kubelet learns of that
+		// from the pod's own event and takes no offence at a missing status.
+		return m
+	}
+	m.PodSandboxStatus = status.Pod(pod)
+	found := i.ctr == nil || i.kind == lifecycle.NoticeDeleted
+	for _, c := range status.Members(e.d.Ledger, pod.ID) {
+		if i.ctr != nil && c.ID == i.ctr.ID {
+			if i.kind == lifecycle.NoticeDeleted {
+				continue
+			}
+			found = true
+			if c.Version < i.ctr.Version {
+				c = i.ctr
+			}
+		}
+		m.ContainersStatuses = append(m.ContainersStatuses, status.Container(c, e.d.Names))
+	}
+	if !found {
+		m.ContainersStatuses = append(m.ContainersStatuses, status.Container(i.ctr, e.d.Names))
+	}
+	return m
+}

@@ -1,0 +1,234 @@
+package images
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crid-project/crid/server/chunk"
+	"github.com/crid-project/crid/server/fault"
+	"github.com/crid-project/crid/server/validate"
+)
+
+// Image is one image of the node.
+type Image struct {
+	// ID is the digest of its configuration, "sha256:…".
+	ID string
+	// Tags, Digests are its full references by tag and by digest.
+	Tags, Digests []string
+	// Size is in bytes, of what its layers take compressed plus its configuration.
+	Size int64
+	// Pinned recommends not to remove it.
+	Pinned bool
+	Config imagespec.ImageConfig
+	// Annotations are the manifest's.
+	Annotations map[string]string
+	// Detail is shown in verbose status, as JSON.
+	Detail any
+}
+
+// Auth is how to authenticate with a registry.
+type Auth struct {
+	Username, Password, Auth, ServerAddress, IdentityToken, RegistryToken string
+}
+
+// Usage is what a file system holds for us.
+type Usage struct {
+	Mountpoint    string
+	Bytes, Inodes uint64
+}
+
+// Store is the node's images.
+type Store interface {
+	// Pull makes the image of ref present and answers its id. auth may be nil.
+	Pull(ctx context.Context, ref string, auth *Auth) (id string, err error)
+	// Resolve finds an image by tag, digest, short name, id or unique
+	// beginning of an id; errdefs.ErrNotFound.
+	Resolve(ref string) (Image, error)
+	List() []Image
+	// Remove removes the image with all its references. Idempotent.
+	Remove(ctx context.Context, ref string) error
+	// Usage answers what images take, and ContainerUsage what the writable
+	// layers of all containers take.
+	Usage(ctx context.Context) (Usage, error)
+	ContainerUsage(ctx context.Context) (Usage, error)
+}
+
+// Deps are what an [Images] needs.
+type Deps struct {
+	Store Store
+	// Handler tells whether there is a runtime handler of that name; "" is the default.
+	Handler func(name string) (string, bool)
+}
+
+// Images implements CRI's ImageService. Requests must have passed
+// validate.Request.
+type Images struct {
+	cri.UnsafeImageServiceServer
+	d Deps
+}
+
+// New makes an [Images].
+func New(d Deps) *Images { return &Images{d: d} }
+
+// Message is the image as CRI shows it. Its spec names the image by id and not
+// by what was asked for, so that all questions about it get one answer.
+func Message(i Image) *cri.Image {
+	m := &cri.Image{
+		Id:          i.ID,
+		RepoTags:    i.Tags,
+		RepoDigests: i.Digests,
+		Size:        uint64(max(i.Size, 1)), // CRI: must be > 0
+		Spec:        &cri.ImageSpec{Image: i.ID, Annotations: i.Annotations},
+		Pinned:      i.Pinned,
+	}
+	m.Uid, m.Username = user(i.Config.User)
+	return m
+}
+
+// user splits an image's USER ("1000:1000", "www-data:") into CRI's uid or
+// name; of which only one is set. No user at all is uid 0, as the peers say.
+func user(s string) (*cri.Int64Value, string) {
+	name, _, _ := strings.Cut(s, ":")
+	if name == "" {
+		return &cri.Int64Value{Value: 0}, ""
+	}
+	if uid, err := strconv.ParseInt(name, 10, 64); err == nil && uid >= 0 {
+		return &cri.Int64Value{Value: uid}, ""
+	}
+	return nil, name
+}
+
+func (s *Images) list(f *cri.ImageFilter) ([]*cri.Image, error) {
+	if ref := f.GetImage().GetImage(); ref != "" {
+		i, err := s.d.Store.Resolve(ref)
+		if errdefs.IsNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []*cri.Image{Message(i)}, nil
+	}
+	all := s.d.Store.List()
+	out := make([]*cri.Image, len(all))
+	for n, i := range all {
+		out[n] = Message(i)
+	}
+	return out, nil
+}
+
+// ListImages answers all images, or the one that the filter names.
+func (s *Images) ListImages(_ context.Context, r *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
+	images, err := s.list(r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	return &cri.ListImagesResponse{Images: images}, nil
+}
+
+// StreamImages is ListImages in chunks.
+func (s *Images) StreamImages(r *cri.StreamImagesRequest, stream grpc.ServerStreamingServer[cri.StreamImagesResponse]) error {
+	images, err := s.list(r.GetFilter())
+	if err != nil {
+		return err
+	}
+	return chunk.Send(images, func(items []*cri.Image) error {
+		return stream.Send(&cri.StreamImagesResponse{Images: items})
+	})
+}
+
+// ImageStatus answers an image; an image that is not there is no error but an
+// empty answer.
+func (s *Images) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+	i, err := s.d.Store.Resolve(r.GetImage().GetImage())
+	if errdefs.IsNotFound(err) {
+		return &cri.ImageStatusResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &cri.ImageStatusResponse{Image: Message(i)}
+	if r.GetVerbose() {
+		resp.Info = verbose(i)
+	}
+	return resp, nil
+}
+
+func verbose(i Image) map[string]string {
+	b, err := json.Marshal(struct {
+		ImageSpec struct {
+			Config imagespec.ImageConfig `json:"config"`
+		} `json:"imageSpec"`
+		Detail any `json:"detail,omitempty"`
+	}{struct {
+		Config imagespec.ImageConfig `json:"config"`
+	}{i.Config}, i.Detail})
+	if err != nil {
+		return nil
+	}
+	return map[string]string{"info": string(b)}
+}
+
+// PullImage makes an image present. A second pull of the same joins the first.
+func (s *Images) PullImage(ctx context.Context, r *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+	if h := r.GetImage().GetRuntimeHandler(); h != "" {
+		if _, ok := s.d.Handler(h); !ok {
+			return nil, validate.Bad("image.runtime_handler", "%q is not configured", h)
+		}
+	}
+	id, err := s.d.Store.Pull(ctx, r.GetImage().GetImage(), credentials(r.GetAuth()))
+	if err != nil {
+		return nil, fault.Pull(err)
+	}
+	return &cri.PullImageResponse{ImageRef: id}, nil
+}
+
+func credentials(a *cri.AuthConfig) *Auth {
+	if a == nil {
+		return nil
+	}
+	return &Auth{a.GetUsername(), a.GetPassword(), a.GetAuth(), a.GetServerAddress(), a.GetIdentityToken(), a.GetRegistryToken()}
+}
+
+// RemoveImage removes an image by any of its names, with all its names. One
+// that is not there is removed.
+func (s *Images) RemoveImage(ctx context.Context, r *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
+	if err := s.d.Store.Remove(ctx, r.GetImage().GetImage()); err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	return &cri.RemoveImageResponse{}, nil
+}
+
+// ImageFsInfo answers what images and what containers' writable layers take.
+func (s *Images) ImageFsInfo(ctx context.Context, _ *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
+	images, err := s.d.Store.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.d.Store.ContainerUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UnixNano()
+	return &cri.ImageFsInfoResponse{
+		ImageFilesystems:     []*cri.FilesystemUsage{usage(now, images)},
+		ContainerFilesystems: []*cri.FilesystemUsage{usage(now, containers)},
+	}, nil
+}
+
+func usage(now int64, u Usage) *cri.FilesystemUsage {
+	return &cri.FilesystemUsage{
+		Timestamp:  now,
+		FsId:       &cri.FilesystemIdentifier{Mountpoint: u.Mountpoint},
+		UsedBytes:  &cri.UInt64Value{Value: u.Bytes},
+		InodesUsed: &cri.UInt64Value{Value: u.Inodes},
+	}
+}
