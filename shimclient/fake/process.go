@@ -1,0 +1,149 @@
+package fake
+
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/shimclient/pidfd"
+)
+
+// Process is one process of a World. Its methods are those of a pidfd, which it
+// is as well: it stays the same when its pid is given away.
+type Process struct {
+	w       *World
+	ident   pidfd.Process
+	program []string
+
+	// Under the world's lock:
+	ended   bool
+	status  pidfd.Status
+	stuck   bool // in uninterruptible sleep
+	killed  bool // SIGKILL is pending
+	stopped bool // by SIGSTOP
+	resumed chan struct{}
+	onEnd   func()
+	onCont  func()
+	done    chan struct{}
+}
+
+// spawn is called with the world's lock held. A pid of 0 takes the next.
+func (w *World) spawn(pid int, program []string) *Process {
+	if pid == 0 {
+		w.lastPid++
+		pid = w.lastPid
+	}
+	w.ticks++
+	p := &Process{
+		w: w, ident: pidfd.Process{Pid: pid, StartTime: w.ticks}, program: program,
+		done: make(chan struct{}),
+	}
+	w.procs[pid] = p
+	return p
+}
+
+// Process names it, as pidfd.Handle.Process.
+func (p *Process) Process() pidfd.Process { return p.ident }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exited is as of a pidfd.
+func (p *Process) Exited() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Status is how the process ended, as of a pidfd on a kernel that remembers.
+func (p *Process) Status() (pidfd.Status, bool) {
+	if !p.Exited() {
+		return pidfd.Status{}, false
+	}
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return p.status, true
+}
+
+// Close is for the likeness with pidfd.Handle; the process does not mind.
+func (p *Process) Close() error { return nil }
+
+// Signal is as of a pidfd: ErrGone for the dead. SIGKILL kills at once unless
+// the process is stuck; SIGTERM ends every program but "stubborn" with 143;
+// SIGSTOP and SIGCONT stop and resume. Other signals are ignored.
+func (p *Process) Signal(sig unix.Signal) error {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if p.ended {
+		return pidfd.ErrGone
+	}
+	switch sig {
+	case unix.SIGKILL:
+		p.killed = true
+		if !p.stuck {
+			p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
+		}
+	case unix.SIGTERM:
+		if len(p.program) > 0 && p.program[0] != "stubborn" && !p.stuck && !p.stopped {
+			p.end(pidfd.Status{Raw: 143 << 8})
+		}
+	case unix.SIGSTOP:
+		if !p.stopped {
+			p.stopped, p.resumed = true, make(chan struct{})
+		}
+	case unix.SIGCONT:
+		if p.stopped {
+			p.stopped = false
+			close(p.resumed)
+			if p.onCont != nil {
+				p.onCont()
+			}
+		}
+	}
+	return nil
+}
+
+// Exit ends the process with a code of its own.
+func (p *Process) Exit(code int) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
+}
+
+// Stick puts the process into a sleep that no signal ends, or lets it go: a
+// SIGKILL that came meanwhile takes effect then.
+func (p *Process) Stick(stuck bool) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.stuck = stuck
+	if !stuck && p.killed {
+		p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
+	}
+}
+
+// end is called with the world's lock held. Idempotent.
+func (p *Process) end(st pidfd.Status) {
+	if p.ended {
+		return
+	}
+	p.ended, p.status = true, st
+	if p.stopped {
+		p.stopped = false
+		close(p.resumed)
+	}
+	close(p.done)
+	if p.onEnd != nil {
+		p.onEnd()
+	}
+}
+
+// begin lets a program that ends by itself do so; with the lock held.
+func (p *Process) begin() {
+	if len(p.program) == 2 && p.program[0] == "exit" {
+		code, _ := strconv.Atoi(p.program[1])
+		p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
+	}
+}
