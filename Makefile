@@ -1,0 +1,113 @@
+# One target for each thing a person wants. `make help` lists them.
+#
+# Needed beforehand: Go (the release that go.mod names, or a newer one), git, make; everything else is fetched by name from the
+# system's packages (make deps) and from Go modules at pinned versions (make parts).
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export GOFLAGS := -buildvcs=false
+
+##@ use
+
+.PHONY: run
+run: export MAKE_TARGET = run
+run: deps-run parts-run build ## start crid, run a demo pod on it and show it
+	@hack/run.sh up
+
+.PHONY: stop
+stop: export MAKE_TARGET = stop
+stop: ## end crid; its pods go on
+	@hack/run.sh stop
+
+.PHONY: reset
+reset: export MAKE_TARGET = reset
+reset: ## end crid and remove its pods, images, network and files
+	@hack/run.sh reset
+
+##@ build
+
+.PHONY: build
+build: ## bin/crid
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/crid ./cmd/crid
+	@echo "bin/crid $(VERSION)"
+
+.PHONY: parts
+parts: parts-run ## pinned run-time parts and tools: runc, shim, CNI plugins, crictl, critest
+	@hack/parts.sh critest
+
+.PHONY: parts-run
+parts-run:
+	@hack/parts.sh runc shim cni crictl
+
+.PHONY: deps
+deps: ## install missing system packages by name
+	@hack/deps.sh run test
+
+.PHONY: deps-run
+deps-run:
+	@hack/deps.sh run test
+
+.PHONY: images
+images: ## compile the programs of the test images
+	@go run ./e2e/images build
+
+##@ prove
+
+.PHONY: test
+test: deps parts build images ## everything: unit, model, e2e, critest
+	@go run ./hack/lanes
+
+.PHONY: unit
+unit: ## every package by itself
+	@go run ./hack/lanes unit
+
+.PHONY: model
+model: ## the law walked exhaustively, and simulations
+	@go run ./hack/lanes model
+
+.PHONY: race
+race: ## unit and model with the race detector
+	@go run ./hack/lanes -race unit model
+
+.PHONY: fuzz
+fuzz: ## each fuzz test for FUZZTIME (20s)
+	@hack/fuzz.sh
+
+.PHONY: e2e
+e2e: deps parts-run build images ## the real daemon, with a census of leaks (RUN=regexp for some)
+	@go run ./hack/lanes -run "$(RUN)" e2e
+
+.PHONY: critest
+critest: deps parts build images ## the CRI validation suite in full (FOCUS=regexp for some, SEED=n)
+	@go run ./e2e/critest -seed $(or $(SEED),1) $(if $(FOCUS),-focus '$(FOCUS)')
+
+.PHONY: lint
+lint: ## go vet and golangci-lint
+	@go vet -tags e2e ./...
+	@hack/parts.sh golangci-lint
+	@bin/golangci-lint run ./...
+
+.PHONY: bench
+bench: deps parts-run build images ## crid and containerd side by side (BENCH='-quick')
+	@hack/parts.sh containerd
+	@go run ./hack/bench $(BENCH)
+
+.PHONY: test-v2
+test-v2: deps parts build images ## the e2e core in a guest with cgroup v2, cgroupfs and systemd drivers (slow)
+	@hack/deps.sh vm
+	@hack/vm/test.sh
+
+##@ other
+
+.PHONY: clean
+clean: ## remove what was built (never a running demo: make reset)
+	@rm -rf bin .build .results
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,211 @@
+// Lanes runs the project's tests, lane by lane, and says at the end how many passed, failed and were skipped, and why.
+//
+//	go run ./hack/lanes                    all: unit model e2e critest
+//	go run ./hack/lanes unit e2e           some
+//	go run ./hack/lanes -run 'Restart' e2e
+//
+// What a lane skips is named with its reason. The last line counts over all lanes; the status is 0 only if nothing failed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/crid-project/crid/e2e/project"
+)
+
+// lane is one kind of tests.
+type lane struct {
+	name, what string
+	root       bool // it is nothing without root
+	limit      time.Duration
+	args       []string // of go test; none: the validation suite
+	env        []string
+}
+
+// lanes in the order in which they run: what is quick and near to the code first.
+var lanes = []lane{
+	{name: "unit", what: "every package by itself; parts that need root or the run-time parts find both here", limit: 15 * time.Minute,
+		args: []string{"-timeout", "10m", "./..."}},
+	{name: "model", what: "the law walked exhaustively, and simulations with more seeds", limit: 10 * time.Minute,
+		args: []string{"-timeout", "10m", "-run", "Walk|Model|Simulat|Exhaustive|Seeded", "./store/...", "./sandbox/..."}, env: []string{"CRID_MODEL=long"}},
+	{name: "e2e", what: "the real daemon on real runc, shim and plugins, with a census of leaks", root: true, limit: 25 * time.Minute,
+		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m", "./e2e/..."}},
+	{name: "critest", what: "the CRI validation suite in full, in random order; streaming again over WebSocket", root: true, limit: 15 * time.Minute},
+}
+
+func main() {
+	var run, seed string
+	var verbose, race bool
+	flag.StringVar(&run, "run", "", "only tests that match")
+	flag.StringVar(&seed, "seed", "1", "of the validation suite's order")
+	flag.BoolVar(&verbose, "v", false, "show every test")
+	flag.BoolVar(&race, "race", false, "with the race detector")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r := &runner{run: run, seed: seed, verbose: verbose, race: race}
+	if err := r.all(ctx, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "lanes:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+type runner struct {
+	run, seed     string
+	verbose, race bool
+	root          string
+	total         tally
+}
+
+func (r *runner) all(ctx context.Context, names []string) error {
+	root, err := project.Root()
+	if err != nil {
+		return err
+	}
+	r.root = root
+	start := time.Now()
+	var errs []error
+	for _, name := range names {
+		if !known(name) {
+			return fmt.Errorf("no such lane: %s", name)
+		}
+	}
+	for _, l := range lanes {
+		if len(names) > 0 && !contains(names, l.name) {
+			continue
+		}
+		if err := r.one(ctx, l); err != nil {
+			errs = append(errs, fmt.Errorf("lane %s: %w", l.name, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	r.total.reasons(os.Stdout)
+	fmt.Printf("\nall lanes: %s\n", time.Since(start).Round(time.Second))
+	if len(r.total.failures) > 0 {
+		fmt.Println("failed:")
+		for _, f := range r.total.failures {
+			fmt.Println("  " + f)
+		}
+	}
+	err = errors.Join(errs...)
+	if err != nil && r.total.failed == 0 {
+		r.total.failed = len(errs) // a lane that could not run is no success
+	}
+	if err == nil && r.total.passed == 0 {
+		err = errors.New("no test ran")
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", r.total.passed, r.total.failed, r.total.skipped)
+	return err
+}
+
+func known(name string) bool {
+	for _, l := range lanes {
+		if l.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *runner) one(ctx context.Context, l lane) error {
+	fmt.Printf("\n== %s: %s ==\n", l.name, l.what)
+	if l.root && os.Geteuid() != 0 {
+		fmt.Println("skipped: needs root")
+		r.total.skip("lane "+l.name, "needs root")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.limit)
+	defer cancel()
+	start := time.Now()
+	before := r.total.counts()
+	var err error
+	if l.args == nil {
+		err = r.suite(ctx)
+	} else {
+		err = r.goTest(ctx, l)
+	}
+	after := r.total.counts()
+	fmt.Printf("%s: %d passed, %d failed, %d skipped in %s\n", l.name, after[0]-before[0], after[1]-before[1], after[2]-before[2], time.Since(start).Round(time.Second))
+	return err
+}
+
+// environment lets tests find the run-time parts.
+func (r *runner) environment(more ...string) []string {
+	bin := filepath.Join(r.root, "bin")
+	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CRID_TEST_BIN="+bin, "CNI_BIN="+filepath.Join(bin, "cni"), project.RootEnv+"="+r.root)
+	return append(env, more...)
+}
+
+func (r *runner) goTest(ctx context.Context, l lane) error {
+	args := []string{"test", "-json", "-count=1"}
+	if r.race {
+		args = append(args, "-race")
+	}
+	args = append(args, l.args...)
+	if r.run != "" {
+		args = append(args, "-run", r.run)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env, cmd.Stderr = r.root, r.environment(l.env...), os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 20 * time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	read := r.total.follow(out, os.Stdout, r.verbose)
+	return errors.Join(cmd.Wait(), read)
+}
+
+// suite runs the validation suite's own program and takes its counts from the last line.
+func (r *runner) suite(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "run", "./e2e/critest", "-seed", r.seed)
+	if r.run != "" {
+		cmd.Args = append(cmd.Args, "-focus", r.run)
+	}
+	cmd.Dir, cmd.Env, cmd.Stderr = r.root, r.environment(), os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = time.Minute
+	var last lastLine
+	cmd.Stdout = &last
+	err := cmd.Run()
+	var p, f, s int
+	if _, e := fmt.Sscanf(last.line(), "%d passed, %d failed, %d skipped", &p, &f, &s); e != nil {
+		return errors.Join(err, fmt.Errorf("the suite gave no counts: %q", last.line()))
+	}
+	r.total.passed, r.total.failed = r.total.passed+p, r.total.failed+f
+	for _, line := range strings.Split(last.all.String(), "\n") {
+		if name, ok := strings.CutPrefix(line, "  skipped "); ok {
+			at := strings.LastIndex(name, ": ")
+			r.total.skip("critest "+name[:max(at, 0)], name[at+1:])
+		} else if name, ok := strings.CutPrefix(line, "  FAILED  "); ok {
+			r.total.failures = append(r.total.failures, "critest "+name)
+		}
+	}
+	return err
+}
