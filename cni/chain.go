@@ -11,8 +11,6 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
-
-	"github.com/crid-project/crid/cni/netns"
 )
 
 // ErrDelOwed is joined to the error of an Add whose own clean-up failed: the
@@ -90,6 +88,9 @@ func (n *Networks) add(ctx context.Context, list *libcni.NetworkConfigList, r *r
 		if err != nil {
 			return nil, i, err
 		}
+		if n.idle(p, r) && prev != nil {
+			continue
+		}
 		answer, err := n.ask(ctx, p.Network.Type, "ADD", conf, r)
 		if errors.Is(err, ErrPluginMissing) {
 			return nil, i, err
@@ -106,6 +107,22 @@ func (n *Networks) add(ctx context.Context, list *libcni.NetworkConfigList, r *r
 		return nil, len(list.Plugins), fmt.Errorf("encode network result: %w", err)
 	}
 	return out, len(list.Plugins), nil
+}
+
+// idle is true for a plugin of the standard set that would only pass the result
+// on: port mappings or limits that this pod does not have. It must be installed
+// all the same, so that a node is not found incomplete by the first pod that
+// needs it.
+func (n *Networks) idle(p *libcni.PluginConfig, r *record) bool {
+	if !n.cfg.SkipIdle || p.Network.Type != "portmap" {
+		return false
+	}
+	_, asked := r.CapabilityArgs["portMappings"]
+	if asked || !p.Network.Capabilities["portMappings"] {
+		return false
+	}
+	_, err := n.find(p.Network.Type)
+	return err == nil
 }
 
 // parseAnswer reads a plugin's result. One without a version is of the
@@ -210,16 +227,20 @@ func (n *Networks) del(ctx context.Context, list *libcni.NetworkConfigList, r *r
 	if err != nil {
 		return err
 	}
-	call := *r
-	if call.NetNS, err = reachable(r.NetNS); err != nil {
-		return err
-	}
+	return n.inNamespace(r, func(path string) error {
+		call := *r
+		call.NetNS = path
+		return n.delChain(ctx, list, &call, prev, reached)
+	})
+}
+
+func (n *Networks) delChain(ctx context.Context, list *libcni.NetworkConfigList, r *record, prev types.Result, reached int) error {
 	var errs []error
 	for i := reached - 1; i >= 0; i-- {
 		p := list.Plugins[i]
 		conf, err := configure(list, p, prev, r.CapabilityArgs)
-		if err == nil {
-			err = n.run(ctx, p.Network.Type, "DEL", conf, &call)
+		if err == nil && !n.idle(p, r) {
+			err = n.run(ctx, p.Network.Type, "DEL", conf, r)
 		}
 		if errors.Is(err, ErrPluginMissing) && prev == nil {
 			// No ADD ever came to its end: a plugin that is not there was most
@@ -246,23 +267,6 @@ func previous(list *libcni.NetworkConfigList, r *record) (types.Result, error) {
 		return nil, fmt.Errorf("convert network result: %w", err)
 	}
 	return res, nil
-}
-
-// reachable is the namespace path that DEL is given. Plugins stumble over a
-// path that is no namespace any more (a reboot, an unmount by hand), so it is
-// left out then, by which CNI means "release what you can".
-func reachable(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	ok, err := netns.IsPinned(path)
-	if err != nil {
-		return "", err
-	}
-	if !ok {
-		return "", nil
-	}
-	return path, nil
 }
 
 // Check asks the plugins whether the attachment is still as it was made

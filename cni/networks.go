@@ -40,6 +40,10 @@ type Config struct {
 	// SearchPath is the plugins' PATH (they call iptables, nft, modprobe);
 	// empty: the usual directories.
 	SearchPath string
+	// SkipIdle leaves out ADD and DEL of the standard portmap plugin for pods
+	// without host ports, for which it does nothing (3 ms each). The CNI
+	// specification has every plugin called, so this is to be asked for.
+	SkipIdle bool
 	// Log receives what has no caller; nil: the default.
 	Log *slog.Logger
 }

@@ -366,7 +366,7 @@ func TestDelWithoutAnythingKnown(t *testing.T) {
 	if got := w.verbs(); got != "DEL a" {
 		t.Error(got)
 	}
-	if c := w.calls()[0]; c.NetNS != "" {
+	if c := w.calls()[0]; c.NetNS == pod("p1").NetNS {
 		t.Errorf("a namespace that is gone was given: %q", c.NetNS)
 	}
 }
@@ -504,5 +504,32 @@ func TestManyPodsAtOnce(t *testing.T) {
 	w.nothingLeft()
 	if len(n.busy) != 0 {
 		t.Errorf("locks left: %d", len(n.busy))
+	}
+}
+
+func TestSkipIdle(t *testing.T) {
+	w := newWorld(t, "a", "portmap")
+	w.conf("10-net.conflist", "net", "1.0.0", "a", "portmap")
+	n := w.networks(0)
+	n.cfg.SkipIdle = true
+	for _, ports := range [][]Port{nil, {{Protocol: "tcp", ContainerPort: 80, HostPort: 80}}} {
+		a := pod("p1")
+		a.Ports = ports
+		res, err := n.Add(t.Context(), a, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Del(t.Context(), a, res.Saved); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.verbs(); got != "ADD a, DEL a, ADD a, ADD portmap, DEL portmap, DEL a" {
+		t.Error(got)
+	}
+	if err := os.Remove(filepath.Join(w.binDir, "portmap")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Add(t.Context(), pod("p2"), nil); !errors.Is(err, ErrPluginMissing) {
+		t.Error(err)
 	}
 }

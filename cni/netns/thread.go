@@ -98,3 +98,33 @@ func openPin(path string) (*os.File, error) {
 // ErrNotPinned is returned where a path was expected to keep a namespace alive
 // and does not: its bind mount is gone (unmounted by hand, or a reboot).
 var ErrNotPinned = errors.New("no namespace is pinned there")
+
+// Temporary makes a network namespace that lives for one call: setup runs
+// inside it, then use is called outside of it with a path to it. Nothing is
+// pinned, so nothing is left whatever happens.
+func Temporary(setup func() error, use func(path string) error) error {
+	ready, release := make(chan string, 1), make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		failed <- onThread(func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			if err := setup(); err != nil {
+				return err
+			}
+			ready <- fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+			<-release
+			return nil
+		})
+	}()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("make temporary network namespace: %w", err)
+	case path := <-ready:
+		err := use(path)
+		close(release)
+		<-failed
+		return err
+	}
+}
