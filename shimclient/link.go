@@ -173,6 +173,16 @@ func (l *link) get(ctx context.Context, dial func(context.Context) (*client, err
 	return c, nil
 }
 
+// drop forgets a broken connection.
+func (l *link) drop(c *client) {
+	l.mu.Lock()
+	if l.client == c {
+		l.client = nil
+	}
+	l.mu.Unlock()
+	c.Close()
+}
+
 // close ends the connection for good.
 func (l *link) close() {
 	l.mu.Lock()

@@ -2,6 +2,7 @@ package shimclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -185,6 +187,9 @@ func (s *Shim) callUnbounded(ctx context.Context, method string, req, resp proto
 	c, err := s.client(ctx)
 	if err == nil {
 		err = c.call(ctx, s.ref.Version, method, req, resp)
+		if errors.Is(err, ttrpc.ErrClosed) {
+			s.link.drop(c) // before it says so itself: the next call may be quicker
+		}
 	}
 	return translate(method+" by shim "+s.ref.ID, err, s.handle.Exited)
 }
