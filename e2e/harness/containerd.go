@@ -19,6 +19,15 @@ type Containerd struct {
 // Name is "containerd".
 func (Containerd) Name() string { return "containerd" }
 
+// Env lets shims find runc by its name too: containerd asks them for their features without saying where it is.
+func (Containerd) Env() []string {
+	bin, err := project.Bin("")
+	if err != nil {
+		return nil
+	}
+	return []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
+}
+
 // Prepare writes config.toml. Everything that containerd would keep outside its root and state is moved into the home.
 func (c Containerd) Prepare(h *Home) (string, []string, error) {
 	program, err := project.Bin("peer/containerd")

@@ -73,6 +73,9 @@ func (d *Daemon) spawn() error {
 	// No context: the daemon's life is not that of the call which starts it.
 	d.cmd = &exec.Cmd{Path: program, Args: append([]string{program}, args...), Dir: "/", Stdout: log, Stderr: log,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	if more, ok := d.Kind.(interface{ Env() []string }); ok {
+		d.cmd.Env = append(os.Environ(), more.Env()...)
+	}
 	if err := d.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", d.Kind.Name(), err)
 	}

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -17,12 +18,27 @@ type Options struct {
 	NoCensus bool // do not compare what is there before and after the test
 }
 
+// KindEnv names the environment variable that makes tests run against the peer: CRID_E2E_RUNTIME=containerd. A test that fails there too
+// may be wrong itself.
+const KindEnv = "CRID_E2E_RUNTIME"
+
+// Default is the runtime that tests are for, crid unless KindEnv says otherwise.
+func Default() Kind {
+	if os.Getenv(KindEnv) == "containerd" {
+		return Containerd{}
+	}
+	return Crid{}
+}
+
 // Start runs a daemon for a test, and ends it with the test: every pod is removed, the census must be as it was, the daemon must end
 // on SIGTERM, and the home goes. The test fails if any of that does not work.
 func Start(t testing.TB, o Options) *Daemon {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: runs containers")
+	}
 	if o.Kind == nil {
-		o.Kind = Crid{}
+		o.Kind = Default()
 	}
 	home, err := NewHome(o.Network)
 	if err != nil {
@@ -55,21 +71,14 @@ func Start(t testing.TB, o Options) *Daemon {
 			t.Fatal(err)
 		}
 	}
-	watch(t, d, o.NoCensus)
+	watch(t, d, o)
 	return d
 }
 
 // watch takes the census now and compares at the end of the test.
-func watch(t testing.TB, d *Daemon, off bool) {
-	// One pod before the first count, so that what the first pod of a daemon's life makes for good (a bridge, parents of cgroups) is there.
-	if !off {
-		warm, err := d.RunPod(t.Context(), d.Home.Pod("warm-up"), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.RemovePodFully(t.Context(), warm); err != nil {
-			t.Fatal(err)
-		}
+func watch(t testing.TB, d *Daemon, o Options) {
+	if !o.NoCensus {
+		warmUp(t, d, !o.NoImages)
 	}
 	before := d.Census(t.Context())
 	t.Cleanup(func() {
@@ -84,13 +93,32 @@ func watch(t testing.TB, d *Daemon, off bool) {
 		if err := d.RemoveAllPods(ctx); err != nil {
 			t.Error(err)
 		}
-		if off {
+		if o.NoCensus {
 			return
 		}
 		for _, leak := range d.Settle(ctx, before, 10*time.Second) {
 			t.Errorf("left behind: %s", leak)
 		}
 	})
+}
+
+// warmUp makes and removes a pod before the first count, so that what the first pod of a daemon's life makes for good (a bridge, parents
+// of cgroups, folders) is there.
+func warmUp(t testing.TB, d *Daemon, container bool) {
+	t.Helper()
+	config := d.Home.Pod("warm-up")
+	pod, err := d.RunPod(t.Context(), config, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if container {
+		if _, err := d.Run(t.Context(), pod, Container("warm-up"), config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.RemovePodFully(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // RemovePodFully stops and removes a pod.
