@@ -68,6 +68,9 @@ func TestDefaultAndDumpCanBeReadAgain(t *testing.T) {
 			t.Errorf("%s read again gives\n%s", name, c.Dump())
 		}
 	}
+	if c, err := Parse("default", []byte(DefaultTOML()), Overrides{State: "/run/other"}); err != nil || c.ShimSocketDir != "/run/other/s" {
+		t.Errorf("the default file nails the shims' sockets down: %v, %v", c, err)
+	}
 	c := Default()
 	c.Images.Pinned = []string{"a\"b\\c", "<é>"}
 	c.Runtimes["kata"] = Runtime{Path: "/opt/shim", Options: map[string]any{"ConfigPath": "/x y", "N": int64(3), "L": []any{"a", true}, "a.b": "c"}}

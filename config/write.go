@@ -2,8 +2,12 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
+
+// derived are the keys that, left out, follow root or state.
+var derived = []string{"address", "shim_socket_dir", "cni.cache_dir", "images.preload_dir"}
 
 // DefaultTOML is a commented file with every key at its default.
 func DefaultTOML() string {
@@ -46,6 +50,9 @@ func write(b *strings.Builder, c *Config, comments bool) {
 		}
 		if comments {
 			fmt.Fprintf(b, "# %s\n", means[doc])
+		}
+		if comments && slices.Contains(derived, e.name) {
+			b.WriteString("#") // unwritten it follows root or state
 		}
 		fmt.Fprintf(b, "%s = %s\n", key, e.value)
 	}
