@@ -116,3 +116,19 @@ func (h *Home) cgroupDirs() []string {
 	}
 	return dirs
 }
+
+// Helpers are the pids of what a runtime keeps running for its pods besides their containers: shims, and pauses that hold a sandbox.
+func (h *Home) Helpers() []int {
+	var pids []int
+	for _, p := range h.processes() {
+		if strings.Contains(p.Command, "containerd-shim") {
+			pids = append(pids, p.Pid)
+		}
+	}
+	for _, p := range h.members() {
+		if fields := strings.Fields(p.Command); len(fields) > 0 && strings.HasSuffix(fields[0], "pause") {
+			pids = append(pids, p.Pid)
+		}
+	}
+	return pids
+}
