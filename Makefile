@@ -33,7 +33,7 @@ reset: ## end crid and remove its pods, images, network and files
 .PHONY: build
 build: ## bin/crid
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/crid ./cmd/crid
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o bin/crid ./cmd/crid
 	@echo "bin/crid $(VERSION)"
 
 .PHONY: parts

@@ -68,7 +68,8 @@ func (h *Home) processes() []Proc {
 	return slices.DeleteFunc(allProcs(), func(p Proc) bool {
 		exe, _ := os.Readlink("/proc/" + strconv.Itoa(p.Pid) + "/exe")
 		ours := strings.HasPrefix(exe, bin+"/") || strings.Contains(exe, "memfd:runc")
-		return !ours || !(strings.Contains(p.Command, h.Dir+"/") || p.Cwd == h.Dir || strings.HasPrefix(p.Cwd, h.Dir+"/"))
+		here := strings.Contains(p.Command, h.Dir+"/") || p.Cwd == h.Dir || strings.HasPrefix(p.Cwd, h.Dir+"/")
+		return !ours || !here
 	})
 }
 

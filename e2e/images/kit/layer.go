@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
@@ -83,9 +82,8 @@ func compress(media types.MediaType, raw []byte) ([]byte, error) {
 }
 
 func sum(b []byte) v1.Hash {
-	var h hash.Hash = sha256.New()
-	h.Write(b)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
+	digest := sha256.Sum256(b)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(digest[:])}
 }
 
 // tree writes the entries of a layer, each with the same time and, unless said otherwise, root as owner. Folders above an entry

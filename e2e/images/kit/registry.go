@@ -55,7 +55,10 @@ func Serve(ctx context.Context, addr string, images []Image, wrap Wrap) (*Regist
 func (r *Registry) Close() error {
 	err := r.server.Close()
 	select {
-	case <-r.done:
+	case err := <-r.done:
+		if !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("close test registry: %w", err)
+		}
 	case <-time.After(5 * time.Second):
 		err = errors.Join(err, errors.New("close test registry: it does not end"))
 	}

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -37,7 +38,7 @@ func main() {
 func serve(addr, server, body string, access io.Writer, ready func() error, stop ...os.Signal) error {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, stop...)
-	listener, err := net.Listen("tcp", addr)
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("%s: bind() to %s failed: %w", server, addr, err)
 	}
