@@ -1,0 +1,267 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Options say how a log is written.
+type Options struct {
+	// MaxLine splits longer lines into parts, in bytes; 0: [DefaultMaxLine].
+	MaxLine int
+	// TTY is true if the output comes from a terminal: one stream, and the
+	// carriage return that a terminal puts before each line end is left out of
+	// the file (not of what clients see).
+	TTY bool
+	// Patience is how long an attached client may hold up the container before
+	// it is cut off; 0: 5 s.
+	Patience time.Duration
+}
+
+// Log is one container's log. All methods can be called at once.
+type Log struct {
+	path     string
+	opts     Options
+	counters counters
+
+	// writing is a lock that can be waited for with a deadline: a write to a
+	// hung disk must not hang Reopen and Close with it.
+	writing chan struct{}
+	file    *os.File // nil: output is discarded
+	missing int      // entries dropped since the last success
+	lost    int      // their bytes
+	reason  error
+	torn    bool // the file ends in the middle of an entry
+
+	mu       sync.Mutex
+	tails    map[*Tail]struct{}
+	followed bool
+	closed   bool
+	clients  map[*Subscription]struct{}
+}
+
+// patience of Reopen and Close with a write that is under way.
+const writePatience = 10 * time.Second
+
+// Open opens the log at path, an absolute path whose directory is made if
+// missing, and appends to it. Only a regular file will do; a symlink, a fifo or
+// a directory in its place is [errdefs.ErrFailedPrecondition]. With an empty
+// path there is no file: output is seen by attached clients or by nobody.
+func Open(path string, opts Options) (*Log, error) {
+	if opts.MaxLine <= 0 {
+		opts.MaxLine = DefaultMaxLine
+	}
+	if opts.Patience <= 0 {
+		opts.Patience = 5 * time.Second
+	}
+	l := &Log{
+		path: path, opts: opts, writing: make(chan struct{}, 1),
+		tails: map[*Tail]struct{}{}, clients: map[*Subscription]struct{}{},
+	}
+	if path == "" {
+		return l, nil
+	}
+	var err error
+	if l.file, err = openFile(path); err != nil {
+		return nil, fmt.Errorf("open container log: %w", err)
+	}
+	return l, nil
+}
+
+// openFile opens for appending what is, or is to become, a regular file.
+func openFile(path string) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("path %q is not absolute: %w", path, errdefs.ErrInvalidArgument)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	// O_NONBLOCK: a fifo in its place must be refused, not waited for.
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
+		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
+	case err != nil:
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Path is where the log is, empty for none.
+func (l *Log) Path() string { return l.path }
+
+// lock waits for the write under way, at most for d.
+func (l *Log) lock(d time.Duration) error {
+	select {
+	case l.writing <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case l.writing <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("a write to %s has been hanging for %v: %w", l.path, d, errdefs.ErrUnavailable)
+	}
+}
+
+func (l *Log) unlock() { <-l.writing }
+
+// Reopen makes the log go on in a new file at its path, after the old one was
+// renamed (CRI's ReopenContainerLog). No entry is lost or torn: each is in the
+// old file or in the new one. On an error the old file stays in use.
+func (l *Log) Reopen() error {
+	if l.path == "" {
+		return nil
+	}
+	next, err := openFile(l.path)
+	if err != nil {
+		return fmt.Errorf("reopen container log: %w", err)
+	}
+	if err := l.lock(writePatience); err != nil {
+		next.Close()
+		return fmt.Errorf("reopen container log: %w", err)
+	}
+	old := l.file
+	if old == nil { // closed
+		l.unlock()
+		next.Close()
+		return fmt.Errorf("reopen container log: it is closed: %w", errdefs.ErrFailedPrecondition)
+	}
+	l.file, l.torn = next, false
+	l.unlock()
+	_ = old.Close() // nothing is buffered: what was written was checked then
+	return nil
+}
+
+// Close ends all tails (what they have of a line is written as a part), the
+// clients, and closes the file. Idempotent.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	var tails []*Tail
+	for t := range l.tails {
+		tails = append(tails, t)
+	}
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), writePatience)
+	defer cancel()
+	var errs []error
+	for _, t := range tails {
+		errs = append(errs, t.stop(ctx))
+	}
+	l.endClients()
+	if err := l.lock(writePatience); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	file := l.file
+	l.file = nil
+	l.unlock()
+	if file != nil {
+		_ = file.Close()
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close container log: %w", err)
+	}
+	return nil
+}
+
+// write writes a batch of whole entries. An error is not returned: there is
+// nobody to whom it would be of use. It is counted, and told in the log.
+func (l *Log) write(b *batch) {
+	if b.entries == 0 {
+		return
+	}
+	l.writing <- struct{}{}
+	defer l.unlock()
+	if l.file == nil {
+		return
+	}
+	if l.missing > 0 || l.torn {
+		if !l.mark(b.prefix) {
+			l.drop(b.entries, len(b.out), l.reason)
+			return
+		}
+	}
+	n, err := l.file.Write(b.out)
+	if err == nil {
+		l.wrote(b.entries, b.parts, n)
+		return
+	}
+	// Entries hold no line ends, so those that made it can be counted.
+	whole := bytes.LastIndexByte(b.out[:n], '\n') + 1
+	made := bytes.Count(b.out[:whole], []byte{'\n'})
+	l.wrote(made, 0, whole)
+	l.takeBack(n - whole)
+	l.drop(b.entries-made, len(b.out)-whole, err)
+}
+
+// mark tells in the log itself that entries are missing here.
+func (l *Log) mark(prefix []byte) bool {
+	var text []byte
+	if l.torn {
+		text = append(text, '\n')
+	}
+	if l.missing > 0 {
+		text = append(text, prefix...)
+		text = fmt.Appendf(text, "F [crid: %d log entries (%d bytes) were dropped here: %v]\n", l.missing, l.lost, l.reason)
+	}
+	n, err := l.file.Write(text)
+	if err != nil {
+		l.takeBack(n)
+		l.reason = plain(err)
+		return false
+	}
+	l.missing, l.lost, l.reason, l.torn = 0, 0, nil, false
+	return true
+}
+
+// takeBack removes the last n bytes of the file, a torn entry.
+func (l *Log) takeBack(n int) {
+	if n == 0 {
+		return
+	}
+	fi, err := l.file.Stat()
+	if err == nil {
+		err = l.file.Truncate(fi.Size() - int64(n))
+	}
+	if err != nil {
+		l.torn = true
+	}
+}
+
+func (l *Log) drop(entries, bytes int, err error) {
+	l.missing += entries
+	l.lost += bytes
+	l.reason = plain(err)
+	l.dropped(entries, bytes)
+}
+
+// plain leaves the path out of an error: the container's reader has the log.
+func plain(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}

@@ -1,0 +1,237 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// readSize is a fifo's capacity: one read empties it.
+const readSize = 64 << 10
+
+// chunk is the memory that a stream needs while it has something to say.
+type chunk struct {
+	in [readSize]byte
+	batch
+}
+
+var chunks = sync.Pool{New: func() any {
+	c := new(chunk)
+	c.out = make([]byte, 0, batchSize+DefaultMaxLine+128)
+	return c
+}}
+
+// Tail is one fifo that a log follows.
+type Tail struct {
+	log      *Log
+	file     *os.File
+	raw      syscall.RawConn
+	split    splitter
+	done     chan struct{}
+	draining atomic.Bool
+	stopping atomic.Bool
+	hurried  chan struct{} // closed with either flag
+	hurryUp  sync.Once
+
+	// Used by the tail's goroutine only.
+	got   *chunk
+	n     int
+	ended bool
+}
+
+// Follow reads the fifo at path until all its writers have closed it, and
+// writes what it says to the log as of stream. It does not wait for a writer to
+// come: a fifo that nobody has opened for writing yet is not at its end. The
+// same fifo can be followed again by the next process, and goes on where this
+// one stopped. Only a fifo will do.
+func (l *Log) Follow(stream Stream, path string) (*Tail, error) {
+	// O_NOFOLLOW: nothing but the fifo that was made here.
+	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("follow container output: %w", err)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("follow container output: %w", err)
+	}
+	if fi.Mode()&os.ModeType != os.ModeNamedPipe {
+		f.Close()
+		return nil, fmt.Errorf("follow container output: %s is not a fifo: %w", path, errdefs.ErrInvalidArgument)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("follow container output: %w", err)
+	}
+	t := &Tail{
+		log: l, file: f, raw: raw, done: make(chan struct{}), hurried: make(chan struct{}),
+		split: splitter{stream: stream, max: l.opts.MaxLine, stripCR: l.opts.TTY},
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		f.Close()
+		return nil, fmt.Errorf("follow container output: the log is closed: %w", errdefs.ErrFailedPrecondition)
+	}
+	l.tails[t] = struct{}{}
+	l.followed = true
+	l.mu.Unlock()
+	go t.run()
+	return t, nil
+}
+
+// Done is closed when the stream has ended and all of it is in the file.
+func (t *Tail) Done() <-chan struct{} { return t.done }
+
+// Drain waits until the stream has ended, for a container of which the end is
+// known: a fifo without a writer counts as ended now, also if none was ever
+// seen (the writer died while nobody followed), and attached clients can hold
+// nothing up any more. When ctx ends first, which means that some process still
+// has the container's output open, what is in the fifo has been read, the tail
+// is stopped, and the context's error is returned.
+func (t *Tail) Drain(ctx context.Context) error {
+	t.draining.Store(true)
+	t.wake()
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writePatience)
+	defer cancel()
+	if err := t.stop(stopCtx); err != nil {
+		return err
+	}
+	return fmt.Errorf("drain container output: %w", ctx.Err())
+}
+
+// Close stops following and leaves the rest to the fifo. What there is of a
+// line is written as a part. Idempotent.
+func (t *Tail) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), writePatience)
+	defer cancel()
+	return t.stop(ctx)
+}
+
+func (t *Tail) stop(ctx context.Context) error {
+	t.stopping.Store(true)
+	t.wake()
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop following container output: the write to %s hangs: %w", t.log.path, errdefs.ErrUnavailable)
+	}
+}
+
+// wake makes a waiting read return; the reader then looks at the flags.
+func (t *Tail) wake() {
+	t.hurryUp.Do(func() { close(t.hurried) })
+	_ = t.file.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (t *Tail) run() {
+	defer t.end()
+	attempt := t.attempt // once: a method value is an allocation
+	for {
+		err := t.raw.Read(attempt)
+		if c := t.got; c != nil {
+			t.got = nil
+			t.pass(c, c.in[:t.n])
+			chunks.Put(c)
+			continue
+		}
+		switch {
+		case t.ended, err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		case err != nil:
+			// Woken. The order matters: who sets a flag after the look below also
+			// sets the deadline after it was cleared.
+			_ = t.file.SetReadDeadline(time.Time{})
+			if t.stopping.Load() {
+				return
+			}
+		}
+	}
+}
+
+// attempt reads once, without waiting. False means: wait for the fifo. The
+// buffer is only held while there is something in it.
+func (t *Tail) attempt(fd uintptr) bool {
+	c := chunks.Get().(*chunk) //nolint:forcetypeassert // the pool holds nothing else
+	for {
+		n, err := unix.Read(int(fd), c.in[:])
+		switch {
+		case n > 0:
+			t.got, t.n = c, n
+			return true
+		case errors.Is(err, unix.EINTR):
+			continue
+		}
+		chunks.Put(c)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if err != nil {
+			t.ended = true // nothing that reading again would mend
+			return true
+		}
+		// No writer. At the end, or before the beginning? The kernel reports a
+		// hangup only to those who have seen a writer.
+		if t.draining.Load() || hungUp(fd) {
+			t.ended = true
+			return true
+		}
+		return false
+	}
+}
+
+func hungUp(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLHUP != 0 && fds[0].Revents&unix.POLLIN == 0
+}
+
+// pass writes data to the log, and then shows it to the clients: the file does
+// not wait for them.
+func (t *Tail) pass(c *chunk, data []byte) {
+	if t.log.path != "" {
+		now := time.Now()
+		c.begin(t.split.stream, now)
+		t.split.split(&c.batch, data, func() {
+			t.log.write(&c.batch)
+			c.begin(t.split.stream, now)
+		})
+		t.log.write(&c.batch)
+	}
+	t.log.show(t, data)
+}
+
+func (t *Tail) end() {
+	if len(t.split.pending) > 0 {
+		c := chunks.Get().(*chunk) //nolint:forcetypeassert // the pool holds nothing else
+		c.begin(t.split.stream, time.Now())
+		t.split.rest(&c.batch)
+		t.log.write(&c.batch)
+		chunks.Put(c)
+	}
+	_ = t.file.Close()
+	l := t.log
+	l.mu.Lock()
+	delete(l.tails, t)
+	last := len(l.tails) == 0
+	l.mu.Unlock()
+	close(t.done)
+	if last {
+		l.endClients()
+	}
+}
