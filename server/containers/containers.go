@@ -9,25 +9,27 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/stdio"
 	"github.com/crid-project/crid/server/status"
 	"github.com/crid-project/crid/server/validate"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
+	"github.com/crid-project/crid/streaming"
 )
 
 // Hands do the work. Each is idempotent; a context ends the waiting, not the work.
 type Hands interface {
 	// Create makes the container, or joins the making of one with the same
 	// name and attempt in the same pod.
-	Create(ctx context.Context, podID string, name store.ContainerName, config store.Sealed, plan *plan.Container) (id string, err error)
+	Create(context.Context, container.CreateRequest) (id string, err error)
 	Start(ctx context.Context, id string) error
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Remove(ctx context.Context, id string) error
-	// UpdateResources applies limits, and keeps config (which has them merged
-	// in) as the container's from then on.
-	UpdateResources(ctx context.Context, id string, limits *oci.LinuxResources, annotations map[string]string, config store.Sealed) error
+	// UpdateResources applies limits, and keeps the configuration (which has
+	// them merged in) as the container's from then on.
+	UpdateResources(ctx context.Context, id string, u container.Update) error
 	ReopenLog(ctx context.Context, id string) error
 	// Exec runs a command to its end.
 	Exec(ctx context.Context, id string, r stdio.ExecRequest) (exitCode int, err error)
@@ -35,17 +37,18 @@ type Hands interface {
 
 // Specs opens and seals configurations; container/spec does.
 type Specs interface {
-	// SealContainer checks a configuration against its pod's and says what it
-	// asks of the hands. Errors name the field.
-	SealContainer(pod *cri.PodSandboxConfig, c *cri.ContainerConfig) (store.Sealed, *plan.Container, error)
+	// SealContainer checks a configuration against its pod's and its runtime
+	// handler, and says what it asks of the hands. Errors name the field.
+	SealContainer(handler string, pod *cri.PodSandboxConfig, c *cri.ContainerConfig) (store.Sealed, *plan.Container, error)
 	// Limits turns CRI limits into OCI's; nil stays nil. Errors name the field.
-	Limits(field string, in *cri.LinuxContainerResources) (*oci.LinuxResources, error)
+	Limits(handler, field string, in *cri.LinuxContainerResources) (*oci.LinuxResources, error)
 }
 
-// Streams answers URLs for interactive calls; ids are complete.
+// Streams answers URLs for interactive calls, whose ids are complete;
+// *streaming.Server does.
 type Streams interface {
-	GetExec(*cri.ExecRequest) (*cri.ExecResponse, error)
-	GetAttach(*cri.AttachRequest) (*cri.AttachResponse, error)
+	Exec(streaming.ExecMessage) (url string, err error)
+	Attach(streaming.AttachMessage) (url string, err error)
 }
 
 // Deps are what a [Containers] needs; all are required but Removed.
@@ -96,12 +99,14 @@ func (s *Containers) CreateContainer(ctx context.Context, r *cri.CreateContainer
 	if err := samePod(r.GetSandboxConfig(), p); err != nil {
 		return nil, err
 	}
-	sealed, plan, err := s.d.Specs.SealContainer(status.PodConfig(p.Config), r.GetConfig())
+	sealed, plan, err := s.d.Specs.SealContainer(p.Handler, status.PodConfig(p.Config), r.GetConfig())
 	if err != nil {
 		return nil, err
 	}
 	md := r.GetConfig().GetMetadata()
-	id, err := s.d.Hands.Create(ctx, p.ID, store.ContainerName{Name: md.GetName(), Attempt: md.GetAttempt()}, sealed, plan)
+	id, err := s.d.Hands.Create(ctx, container.CreateRequest{
+		PodID: p.ID, Name: store.ContainerName{Name: md.GetName(), Attempt: md.GetAttempt()}, Config: sealed, Plan: plan,
+	})
 	if err != nil {
 		return nil, err
 	}

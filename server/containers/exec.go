@@ -57,10 +57,14 @@ func (s *Containers) Exec(_ context.Context, r *cri.ExecRequest) (*cri.ExecRespo
 	if err != nil {
 		return nil, err
 	}
-	return s.d.Streams.GetExec(&cri.ExecRequest{
+	url, err := s.d.Streams.Exec(&cri.ExecRequest{
 		ContainerId: c.ID, Cmd: r.GetCmd(), Tty: r.GetTty(),
 		Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &cri.ExecResponse{Url: url}, nil
 }
 
 // Attach answers where to connect to see, and feed, a running container.
@@ -72,8 +76,12 @@ func (s *Containers) Attach(_ context.Context, r *cri.AttachRequest) (*cri.Attac
 	if r.GetTty() != c.TTY {
 		return nil, validate.Bad("tty", "is %t, but the container was created with tty %t", r.GetTty(), c.TTY)
 	}
-	return s.d.Streams.GetAttach(&cri.AttachRequest{
+	url, err := s.d.Streams.Attach(&cri.AttachRequest{
 		ContainerId: c.ID, Tty: r.GetTty(),
 		Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &cri.AttachResponse{Url: url}, nil
 }

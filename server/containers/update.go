@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/server/status"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -37,15 +38,15 @@ func (s *Containers) UpdateContainerResources(ctx context.Context, r *cri.Update
 		}
 		merged.Linux.Resources = Merge(merged.Linux.GetResources(), r.GetLinux())
 	}
-	sealed, _, err := s.d.Specs.SealContainer(status.PodConfig(p.Config), merged)
+	sealed, _, err := s.d.Specs.SealContainer(p.Handler, status.PodConfig(p.Config), merged)
 	if err != nil {
 		return nil, err
 	}
-	limits, err := s.d.Specs.Limits("linux", r.GetLinux())
+	limits, err := s.d.Specs.Limits(p.Handler, "linux", r.GetLinux())
 	if err != nil {
 		return nil, err
 	}
-	if err := s.d.Hands.UpdateResources(ctx, c.ID, limits, r.GetAnnotations(), sealed); err != nil {
+	if err := s.d.Hands.UpdateResources(ctx, c.ID, container.Update{Resources: limits, Annotations: r.GetAnnotations(), Config: sealed}); err != nil {
 		return nil, err
 	}
 	return &cri.UpdateContainerResourcesResponse{}, nil

@@ -8,62 +8,41 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/server/chunk"
 	"github.com/crid-project/crid/server/fault"
 	"github.com/crid-project/crid/server/validate"
 )
 
-// Image is one image of the node.
-type Image struct {
-	// ID is the digest of its configuration, "sha256:…".
-	ID string
-	// Tags, Digests are its full references by tag and by digest.
-	Tags, Digests []string
-	// Size is in bytes, of what its layers take compressed plus its configuration.
-	Size int64
-	// Pinned recommends not to remove it.
-	Pinned bool
-	Config imagespec.ImageConfig
-	// Annotations are the manifest's.
-	Annotations map[string]string
-	// Detail is shown in verbose status, as JSON.
-	Detail any
-}
-
-// Auth is how to authenticate with a registry.
-type Auth struct {
-	Username, Password, Auth, ServerAddress, IdentityToken, RegistryToken string
-}
-
-// Usage is what a file system holds for us.
-type Usage struct {
-	Mountpoint    string
-	Bytes, Inodes uint64
-}
-
-// Store is the node's images.
+// Store is the node's images; *image.Store is one.
 type Store interface {
-	// Pull makes the image of ref present and answers its id. auth may be nil.
-	Pull(ctx context.Context, ref string, auth *Auth) (id string, err error)
+	// Pull makes an image present.
+	Pull(context.Context, image.PullRequest) (image.Image, error)
 	// Resolve finds an image by tag, digest, short name, id or unique
 	// beginning of an id; errdefs.ErrNotFound.
-	Resolve(ref string) (Image, error)
-	List() []Image
+	Resolve(ref string) (image.Image, error)
+	List() []image.Image
 	// Remove removes the image with all its references. Idempotent.
 	Remove(ctx context.Context, ref string) error
-	// Usage answers what images take, and ContainerUsage what the writable
-	// layers of all containers take.
-	Usage(ctx context.Context) (Usage, error)
-	ContainerUsage(ctx context.Context) (Usage, error)
+	// Usage answers what images take.
+	Usage() (bytes, inodes uint64)
+}
+
+// Layers tells what the writable layers of all containers take.
+type Layers interface {
+	AllLayers(context.Context) (bytes, inodes uint64)
 }
 
 // Deps are what an [Images] needs.
 type Deps struct {
-	Store Store
+	Store  Store
+	Layers Layers
+	// ImageDir and LayerDir are where images and writable layers lie; a
+	// kubelet looks up the file systems by them. Equal if it is the same one.
+	ImageDir, LayerDir string
 	// Handler tells whether there is a runtime handler of that name; "" is the default.
 	Handler func(name string) (string, bool)
 }
@@ -80,7 +59,7 @@ func New(d Deps) *Images { return &Images{d: d} }
 
 // Message is the image as CRI shows it. Its spec names the image by id and not
 // by what was asked for, so that all questions about it get one answer.
-func Message(i Image) *cri.Image {
+func Message(i image.Image) *cri.Image {
 	m := &cri.Image{
 		Id:          i.ID,
 		RepoTags:    i.Tags,
@@ -89,7 +68,7 @@ func Message(i Image) *cri.Image {
 		Spec:        &cri.ImageSpec{Image: i.ID, Annotations: i.Annotations},
 		Pinned:      i.Pinned,
 	}
-	m.Uid, m.Username = user(i.Config.User)
+	m.Uid, m.Username = user(i.Config.Config.User)
 	return m
 }
 
@@ -162,15 +141,10 @@ func (s *Images) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri
 	return resp, nil
 }
 
-func verbose(i Image) map[string]string {
-	b, err := json.Marshal(struct {
-		ImageSpec struct {
-			Config imagespec.ImageConfig `json:"config"`
-		} `json:"imageSpec"`
-		Detail any `json:"detail,omitempty"`
-	}{struct {
-		Config imagespec.ImageConfig `json:"config"`
-	}{i.Config}, i.Detail})
+func verbose(i image.Image) map[string]string {
+	b, err := json.Marshal(map[string]any{
+		"imageSpec": i.Config, "chainID": i.ChainID, "manifest": i.Manifest, "pulledAt": i.PulledAt, "annotations": i.Annotations,
+	})
 	if err != nil {
 		return nil
 	}
@@ -184,18 +158,21 @@ func (s *Images) PullImage(ctx context.Context, r *cri.PullImageRequest) (*cri.P
 			return nil, validate.Bad("image.runtime_handler", "%q is not configured", h)
 		}
 	}
-	id, err := s.d.Store.Pull(ctx, r.GetImage().GetImage(), credentials(r.GetAuth()))
+	i, err := s.d.Store.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Auth: credentials(r.GetAuth())})
 	if err != nil {
 		return nil, fault.Pull(err)
 	}
-	return &cri.PullImageResponse{ImageRef: id}, nil
+	return &cri.PullImageResponse{ImageRef: i.ID}, nil
 }
 
-func credentials(a *cri.AuthConfig) *Auth {
+func credentials(a *cri.AuthConfig) *image.Auth {
 	if a == nil {
 		return nil
 	}
-	return &Auth{a.GetUsername(), a.GetPassword(), a.GetAuth(), a.GetServerAddress(), a.GetIdentityToken(), a.GetRegistryToken()}
+	return &image.Auth{
+		Username: a.GetUsername(), Password: a.GetPassword(), Auth: a.GetAuth(),
+		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(), ServerAddress: a.GetServerAddress(),
+	}
 }
 
 // RemoveImage removes an image by any of its names, with all its names. One
@@ -209,26 +186,19 @@ func (s *Images) RemoveImage(ctx context.Context, r *cri.RemoveImageRequest) (*c
 
 // ImageFsInfo answers what images and what containers' writable layers take.
 func (s *Images) ImageFsInfo(ctx context.Context, _ *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
-	images, err := s.d.Store.Usage(ctx)
-	if err != nil {
-		return nil, err
-	}
-	containers, err := s.d.Store.ContainerUsage(ctx)
-	if err != nil {
-		return nil, err
-	}
 	now := time.Now().UnixNano()
-	return &cri.ImageFsInfoResponse{
-		ImageFilesystems:     []*cri.FilesystemUsage{usage(now, images)},
-		ContainerFilesystems: []*cri.FilesystemUsage{usage(now, containers)},
-	}, nil
+	bytes, inodes := s.d.Store.Usage()
+	resp := &cri.ImageFsInfoResponse{ImageFilesystems: []*cri.FilesystemUsage{usage(now, s.d.ImageDir, bytes, inodes)}}
+	bytes, inodes = s.d.Layers.AllLayers(ctx)
+	resp.ContainerFilesystems = []*cri.FilesystemUsage{usage(now, s.d.LayerDir, bytes, inodes)}
+	return resp, ctx.Err()
 }
 
-func usage(now int64, u Usage) *cri.FilesystemUsage {
+func usage(now int64, dir string, bytes, inodes uint64) *cri.FilesystemUsage {
 	return &cri.FilesystemUsage{
 		Timestamp:  now,
-		FsId:       &cri.FilesystemIdentifier{Mountpoint: u.Mountpoint},
-		UsedBytes:  &cri.UInt64Value{Value: u.Bytes},
-		InodesUsed: &cri.UInt64Value{Value: u.Inodes},
+		FsId:       &cri.FilesystemIdentifier{Mountpoint: dir},
+		UsedBytes:  &cri.UInt64Value{Value: bytes},
+		InodesUsed: &cri.UInt64Value{Value: inodes},
 	}
 }

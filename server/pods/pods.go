@@ -10,18 +10,20 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/sandbox"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/server/chunk"
 	"github.com/crid-project/crid/server/status"
 	"github.com/crid-project/crid/server/validate"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
+	"github.com/crid-project/crid/streaming"
 )
 
 // Hands do the work. Each is idempotent; a context ends the waiting, not the work.
 type Hands interface {
 	// Run makes the pod, or joins the making of one with the same name.
-	Run(ctx context.Context, config store.Sealed, plan *plan.Pod, handler string) (id string, err error)
+	Run(context.Context, sandbox.RunRequest) (id string, err error)
 	Stop(ctx context.Context, id string) error
 	Remove(ctx context.Context, id string) error
 	// UpdateResources sets pod-level limits; nil leaves that part as it is.
@@ -30,11 +32,16 @@ type Hands interface {
 
 // Specs opens and seals configurations; sandbox/spec and container/spec do.
 type Specs interface {
-	// SealPod checks a configuration and says what it asks of the hands.
-	// Errors name the field.
-	SealPod(*cri.PodSandboxConfig) (store.Sealed, *plan.Pod, error)
+	// SealPod checks a configuration for a runtime handler and says what it
+	// asks of the hands. Errors name the field.
+	SealPod(handler string, c *cri.PodSandboxConfig) (store.Sealed, *plan.Pod, error)
 	// Limits turns CRI limits into OCI's; nil stays nil. Errors name the field.
-	Limits(field string, in *cri.LinuxContainerResources) (*oci.LinuxResources, error)
+	Limits(handler, field string, in *cri.LinuxContainerResources) (*oci.LinuxResources, error)
+}
+
+// Streams answers URLs; *streaming.Server does.
+type Streams interface {
+	PortForward(streaming.PortForwardMessage) (url string, err error)
 }
 
 // Announcer is told of pods that came, stopped and went.
@@ -42,7 +49,7 @@ type Announcer interface {
 	Pod(kind lifecycle.Notice, p *store.Pod)
 }
 
-// Deps are what a [Pods] needs; all are required but Announce and PortForward.
+// Deps are what a [Pods] needs; all are required but Announce.
 type Deps struct {
 	Ledger status.Ledger
 	Hands  Hands
@@ -51,9 +58,9 @@ type Deps struct {
 	// Handler answers the name of the runtime handler that is asked for, ""
 	// being the default; false if there is none.
 	Handler func(name string) (string, bool)
-	// PortForward answers a URL for the request, whose id is complete.
-	PortForward func(*cri.PortForwardRequest) (*cri.PortForwardResponse, error)
-	Announce    Announcer
+	// Streams answers URLs for port forwarding; ids are complete.
+	Streams  Streams
+	Announce Announcer
 }
 
 // Pods implements the pod sandbox calls of CRI's RuntimeService. Requests must
@@ -87,11 +94,11 @@ func (s *Pods) RunPodSandbox(ctx context.Context, r *cri.RunPodSandboxRequest) (
 	if !ok {
 		return nil, validate.Bad("runtime_handler", "%q is not configured: add it as [runtimes.%s] or use one that Status lists", r.GetRuntimeHandler(), r.GetRuntimeHandler())
 	}
-	sealed, plan, err := s.d.Specs.SealPod(r.GetConfig())
+	sealed, plan, err := s.d.Specs.SealPod(handler, r.GetConfig())
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.d.Hands.Run(ctx, sealed, plan, handler)
+	id, err := s.d.Hands.Run(ctx, sandbox.RunRequest{Config: sealed, Plan: plan, Handler: handler})
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +188,11 @@ func (s *Pods) UpdatePodSandboxResources(ctx context.Context, r *cri.UpdatePodSa
 	if err != nil {
 		return nil, err
 	}
-	overhead, err := s.d.Specs.Limits("overhead", r.GetOverhead())
+	overhead, err := s.d.Specs.Limits(p.Handler, "overhead", r.GetOverhead())
 	if err != nil {
 		return nil, err
 	}
-	resources, err := s.d.Specs.Limits("resources", r.GetResources())
+	resources, err := s.d.Specs.Limits(p.Handler, "resources", r.GetResources())
 	if err != nil {
 		return nil, err
 	}
@@ -204,5 +211,9 @@ func (s *Pods) PortForward(_ context.Context, r *cri.PortForwardRequest) (*cri.P
 	if p.State.Phase != lifecycle.Ready {
 		return nil, fmt.Errorf("pod sandbox %s is %s, ports can be forwarded only to a ready one: %w", p.ID, p.State.Phase, errdefs.ErrFailedPrecondition)
 	}
-	return s.d.PortForward(&cri.PortForwardRequest{PodSandboxId: p.ID, Port: r.GetPort()})
+	url, err := s.d.Streams.PortForward(&cri.PortForwardRequest{PodSandboxId: p.ID, Port: r.GetPort()})
+	if err != nil {
+		return nil, err
+	}
+	return &cri.PortForwardResponse{Url: url}, nil
 }

@@ -176,3 +176,16 @@ func (s *Stats) layer(ctx context.Context, id string) *cri.FilesystemUsage {
 		InodesUsed: value(l.Inodes),
 	}
 }
+
+// AllLayers answers what the writable layers of all containers take, each
+// measured now or lately. What cannot be measured in time is left out.
+func (s *Stats) AllLayers(ctx context.Context) (bytes, inodes uint64) {
+	s.sweep()
+	for _, l := range each(ctx, &s.readers, status.Containers(s.d.Ledger, nil), containerKey, func(ctx context.Context, c *store.Container) (Layer, error) {
+		l, _, _ := s.measure(ctx, c.ID)
+		return l, ctx.Err()
+	}) {
+		bytes, inodes = bytes+l.Bytes, inodes+l.Inodes
+	}
+	return bytes, inodes
+}
