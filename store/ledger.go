@@ -250,6 +250,15 @@ func (l *Ledger) StepPod(id string, e lifecycle.PodEvent, also ...func(*Pod)) (*
 	if err != nil {
 		return nil, err
 	}
+	v, err := l.stepPod(c, e, also...)
+	if err != nil {
+		return v, err
+	}
+	l.savePod(c)
+	return v, nil
+}
+
+func (l *Ledger) stepPod(c *cell[Pod], e lifecycle.PodEvent, also ...func(*Pod)) (*Pod, error) {
 	v, err := c.change(func(p *Pod) error {
 		old := p.State
 		next, err := p.State.Step(e)
@@ -268,9 +277,8 @@ func (l *Ledger) StepPod(id string, e lifecycle.PodEvent, also ...func(*Pod)) (*
 		return nil
 	}, nil)
 	if err != nil && !errors.Is(err, errUnchanged) {
-		return v, fmt.Errorf("pod sandbox %s: %w", id, err)
+		return v, fmt.Errorf("pod sandbox %s: %w", v.ID, err)
 	}
-	l.savePod(c)
 	return v, nil
 }
 
@@ -282,6 +290,15 @@ func (l *Ledger) StepContainer(id string, e lifecycle.Event, also ...func(*Conta
 	if err != nil {
 		return nil, err
 	}
+	v, err := l.stepContainer(c, e, also...)
+	if err != nil {
+		return v, err
+	}
+	l.saveContainer(c)
+	return v, nil
+}
+
+func (l *Ledger) stepContainer(c *cell[Container], e lifecycle.Event, also ...func(*Container)) (*Container, error) {
 	v, err := c.change(func(v *Container) error {
 		old := v.State
 		next, err := v.State.Step(e)
@@ -304,9 +321,8 @@ func (l *Ledger) StepContainer(id string, e lifecycle.Event, also ...func(*Conta
 		}
 	})
 	if err != nil && !errors.Is(err, errUnchanged) {
-		return v, fmt.Errorf("container %s: %w", id, err)
+		return v, fmt.Errorf("container %s: %w", v.ID, err)
 	}
-	l.saveContainer(c)
 	return v, nil
 }
 
@@ -393,27 +409,28 @@ func (l *Ledger) WaitContainer(ctx context.Context, id string, cond func(*Contai
 	return c.wait(ctx, cond)
 }
 
-// ErasePod removes the record from disk and then lets the event that says so
-// pass: the name is free last. Idempotent.
+// ErasePod removes the record from disk, frees the name, and then lets the
+// event that says so pass. Idempotent.
 func (l *Ledger) ErasePod(ctx context.Context, id string) error {
 	c, err := l.podCell(id)
 	if err != nil {
 		return nil //nolint:nilerr // it is gone already
 	}
+	if c.cur.Load().State.Owes() != lifecycle.ErasePod {
+		return fmt.Errorf("erase pod sandbox %s: %w", id, lifecycle.ErrState)
+	}
 	if err := erase(ctx, c, l.podPath(id)); err != nil {
 		return err
 	}
-	if _, err := l.StepPod(id, lifecycle.PodErased{}); err != nil {
-		return err
-	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := c.cur.Load()
+	name := c.cur.Load().Name
 	delete(l.pods, id)
-	if l.podNames[p.Name] == id {
-		delete(l.podNames, p.Name)
+	if l.podNames[name] == id {
+		delete(l.podNames, name)
 	}
 	l.relist()
+	l.mu.Unlock()
+	_, _ = l.stepPod(c, lifecycle.PodErased{})
 	return nil
 }
 
@@ -423,20 +440,21 @@ func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return nil //nolint:nilerr // it is gone already
 	}
+	if c.cur.Load().State.Owes() != lifecycle.Erase {
+		return fmt.Errorf("erase container %s: %w", id, lifecycle.ErrState)
+	}
 	if err := erase(ctx, c, l.containerPath(id)); err != nil {
 		return err
 	}
-	if _, err := l.StepContainer(id, lifecycle.EraseDone{}); err != nil {
-		return err
-	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	v := c.cur.Load()
 	delete(l.containers, id)
 	if k := (containerKey{v.PodID, v.Name}); l.containerNames[k] == id {
 		delete(l.containerNames, k)
 	}
 	l.relist()
+	l.mu.Unlock()
+	_, _ = l.stepContainer(c, lifecycle.EraseDone{})
 	return nil
 }
 

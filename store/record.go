@@ -1,8 +1,6 @@
 package store
 
 import (
-	"encoding/json"
-
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
@@ -72,7 +70,7 @@ type Pod struct {
 	PIDNS  string `json:"pid_ns,omitempty"`
 	UserNS string `json:"user_ns,omitempty"`
 	// Net is what CNI DEL needs: the result and configuration of the ADD.
-	Net json.RawMessage `json:"net,omitempty"`
+	Net []byte `json:"net,omitempty"`
 	// IPs are the pod's addresses, the primary first; empty with host network.
 	IPs []string `json:"ips,omitempty"`
 	// Cgroup is the directory that holds the cgroups of the pod, as an absolute

@@ -19,6 +19,8 @@ import (
 // made once per CreateContainer (and again from the record where needed) and
 // never changed after.
 type Container struct {
+	// Name is the container's name in the pod.
+	Name string
 	// Image is the reference the user wrote in image.image; the hands resolve it.
 	Image string
 	// LogPath is the absolute path of the CRI log file; empty: no log is kept.
@@ -62,10 +64,10 @@ type Container struct {
 	// directory in Facts.VolumeDirs: clean absolute paths in the container,
 	// sorted, without those that the configuration mounts itself. An image with
 	// hostile ones is refused.
-	Volumes func(imagespec.ImageConfig) ([]string, error)
+	Volumes func(imagespec.ImageConfig) ([]string, error) `json:"-"`
 	// Spec builds the OCI spec from the facts. It is pure: same facts, same
 	// spec. Errors name the field of the configuration.
-	Spec func(Facts) (*oci.Spec, error)
+	Spec func(Facts) (*oci.Spec, error) `json:"-"`
 }
 
 // PIDMode says which process namespace a container gets.

@@ -1,0 +1,165 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// launch runs the workload: at most once in the life of a container. The intent
+// is on disk before the first effect, so that a crash in between is looked into
+// by Adopt. If it fails, nothing of it lives before the law is told so.
+func (c *Containers) launch(ctx context.Context, v *store.Container) error {
+	if v.State.Launching {
+		// An attempt of this run that could not be cleared away yet.
+		return c.abandon(v.ID, errors.New("the start was interrupted"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, launchDeadline)
+	defer cancel()
+	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}); err != nil {
+		return err
+	}
+	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
+		return c.abandon(v.ID, err)
+	}
+	started, err := c.run(ctx, v)
+	if err != nil {
+		return c.abandon(v.ID, err)
+	}
+	if _, err := c.step(v.ID, lifecycle.StartDone{}, func(v *store.Container) { v.StartedAt = max(started, v.CreatedAt) }); err != nil {
+		return err
+	}
+	c.watch(v.ID)
+	return nil
+}
+
+// run makes the task and starts it, and answers when it was started, in Unix
+// nanoseconds.
+func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error) {
+	shim, err := c.Shims.Of(v.PodID)
+	if err != nil {
+		return 0, err
+	}
+	rt, err := c.Handlers.Runtime(v.Handler)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.remountRootfs(v.ID); err != nil {
+		return 0, err
+	}
+	s, err := c.openStreams(v)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := shim.Create(ctx, shimclient.Create{ID: v.ID, Bundle: c.Bundle(v.ID), Runtime: rt,
+		Stdin: s.stdinPath(), Stdout: s.stdoutPath(), Stderr: s.stderrPath(), Terminal: v.TTY})
+	if err != nil {
+		return 0, fmt.Errorf("create task: %w", err)
+	}
+	init, err := c.Kernel.Identify(pid)
+	if err != nil {
+		return 0, fmt.Errorf("the OCI runtime's first process is gone before the start: %w", err)
+	}
+	if _, err := c.hold(v.ID, asStore(init)); err != nil {
+		return 0, fmt.Errorf("take hold of the first process: %w", err)
+	}
+	if _, err := c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Init = asStore(init) }); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if _, err := shim.Start(ctx, v.ID); err != nil {
+		return 0, fmt.Errorf("start task: %w", err)
+	}
+	return time.Now().UnixNano(), nil
+}
+
+// abandon clears away what a failed start left, and then lets the law know. It
+// does not say that the start failed while a process of it may live.
+func (c *Containers) abandon(id string, why error) error {
+	v, err := c.Ledger.Container(id)
+	if err != nil {
+		return nil //nolint:nilerr // it is gone
+	}
+	oom := c.outOfMemory(v)
+	if unclear(why) {
+		c.fence(id)
+	}
+	if err := c.killAll(v); err != nil {
+		return fmt.Errorf("clear away a failed start (%w): %w", why, err)
+	}
+	c.release(id)
+	c.closeStreams(id)
+	msg := why.Error()
+	if oom {
+		msg += " (the memory limit is too small for the container to start)"
+	}
+	_, err = c.step(id, lifecycle.StartFailed{At: time.Now().UnixNano(), Message: msg, OOM: oom})
+	return err
+}
+
+// unclear reports whether a call that failed so may take effect still.
+func unclear(err error) bool {
+	return errors.Is(err, shimclient.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, errdefs.ErrUnavailable)
+}
+
+// killAll sends SIGKILL to everything of the container that the kernel shows,
+// waits for the end, and fails if something is left after a while.
+func (c *Containers) killAll(v *store.Container) error {
+	cg := c.Kernel.Cgroup(v.Cgroup)
+	end := time.Now().Add(rpcDeadline)
+	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		if g := c.grip(v.ID); g != nil && !g.proc.Exited() {
+			_ = g.proc.Signal(sigkill)
+		}
+		if err := cg.Kill(); err != nil {
+			c.Log.Warn("kill cgroup", "container", v.ID, "err", err)
+		}
+		empty, err := c.nothingLives(v)
+		if err == nil && empty {
+			return nil
+		}
+		if time.Now().After(end) {
+			if err == nil {
+				err = errors.New("processes do not die")
+			}
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// nothingLives looks: neither the main process nor anybody in the cgroup.
+func (c *Containers) nothingLives(v *store.Container) (bool, error) {
+	if g := c.grip(v.ID); g != nil && !g.proc.Exited() {
+		return false, nil
+	}
+	if v.Init.Known() && c.grip(v.ID) == nil {
+		p, err := c.Kernel.Open(asPidfd(v.Init))
+		switch {
+		case err == nil:
+			gone := p.Exited()
+			if !gone {
+				_ = p.Signal(sigkill)
+			}
+			_ = p.Close()
+			if !gone {
+				return false, nil
+			}
+		case !errors.Is(err, pidfd.ErrGone):
+			return false, err
+		}
+	}
+	full, err := c.Kernel.Cgroup(v.Cgroup).Populated()
+	return !full, err
+}

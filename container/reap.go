@@ -1,0 +1,197 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// reap sees to it that no process, no task, no shim entry, no mount and no
+// cgroup of the container is left. The shim is asked first; if it cannot or
+// does not answer, the container is fenced off (its bundle moves, so that a
+// start still in the pipe finds nothing to start) and cleared away without it.
+func (c *Containers) reap(ctx context.Context, v *store.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanDeadline)
+	defer cancel()
+	alive, err := c.nothingLives(v)
+	if err != nil {
+		return fmt.Errorf("look for processes: %w", err)
+	}
+	if !alive {
+		// An exited container with a live process: the law forbids going back,
+		// so it is killed.
+		c.Log.Error("a process of an exited container lives; killing it", "container", v.ID)
+		if err := c.killAll(v); err != nil {
+			return err
+		}
+	}
+	if err := c.deleteTask(ctx, v); err != nil {
+		return err
+	}
+	if err := c.Kernel.Cgroup(v.Cgroup).Remove(ctx); err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID)} {
+		if err := c.Kernel.Unmount(filepath.Join(dir, "rootfs")); err != nil {
+			return fmt.Errorf("unmount root file system: %w", err)
+		}
+	}
+	c.release(v.ID)
+	c.closeStreams(v.ID)
+	if v.State.Phase == lifecycle.Created || v.State.Phase == lifecycle.Starting {
+		if err := c.unfence(v.ID); err != nil {
+			return err
+		}
+	}
+	_, err = c.step(v.ID, lifecycle.ReapDone{})
+	return err
+}
+
+// deleteTask makes shim and OCI runtime forget the container.
+func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
+	shim, err := c.Shims.Of(v.PodID)
+	if err == nil {
+		rpc, cancel := context.WithTimeout(ctx, rpcDeadline)
+		_, err = shim.Delete(rpc, v.ID)
+		cancel()
+		if err == nil || isNotFound(err) && !c.runtimeState(v) {
+			return nil
+		}
+	}
+	if !c.runtimeState(v) && !c.fencedOff(v.ID) && isNotFound(err) {
+		return nil
+	}
+	c.Log.Warn("the shim did not delete the task; clearing it away without the shim", "container", v.ID, "err", err)
+	c.fence(v.ID)
+	rpc, cancel := context.WithTimeout(ctx, rpcDeadline)
+	defer cancel()
+	if err := c.Shims.DeleteTask(rpc, v.Handler, c.fenced(v.ID), v.ID); err != nil {
+		c.Log.Warn("the shim's delete command failed", "container", v.ID, "err", err)
+	}
+	if full, err := c.nothingLives(v); err != nil || !full {
+		return errors.New("a process came back while its task was deleted")
+	}
+	rt, err := c.Handlers.Runtime(v.Handler)
+	if err != nil {
+		return err
+	}
+	return RemoveRuntimeState(rt, v.ID)
+}
+
+// fence moves the bundle aside. Idempotent.
+func (c *Containers) fence(id string) {
+	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Log.Warn("move bundle aside", "container", id, "err", err)
+	}
+}
+
+// unfence brings the bundle of a container back that is to be started again.
+func (c *Containers) unfence(id string) error {
+	if err := os.Rename(c.fenced(id), c.Bundle(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("bring bundle back: %w", err)
+	}
+	return nil
+}
+
+func (c *Containers) fencedOff(id string) bool {
+	_, err := os.Lstat(c.fenced(id))
+	return err == nil
+}
+
+// fenced is where a fenced bundle lies. Its last part is the id, as the shim's
+// delete command wants it.
+func (c *Containers) fenced(id string) string { return filepath.Join(c.StateDir, "fenced", id) }
+
+// Namespace is the part of an OCI runtime's state directory that is crid's: the
+// namespace that shims are started with.
+const Namespace = "crid"
+
+// runtimeDir is the folder in which the OCI runtime keeps a container's state;
+// empty if that is not known for the handler.
+func runtimeDir(rt shimclient.Runtime, id string) string {
+	root, _ := rt.Options["Root"].(string)
+	if root == "" || !store.ValidID(id) {
+		return ""
+	}
+	return filepath.Join(root, Namespace, id)
+}
+
+// RemoveRuntimeState removes what the OCI runtime remembers of a container of
+// which nothing lives. Idempotent.
+func RemoveRuntimeState(rt shimclient.Runtime, id string) error {
+	dir := runtimeDir(rt, id)
+	if dir == "" {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the OCI runtime's state: %w", err)
+	}
+	return nil
+}
+
+// runtimeState reports whether the OCI runtime may remember the container.
+func (c *Containers) runtimeState(v *store.Container) bool {
+	rt, err := c.Handlers.Runtime(v.Handler)
+	if err != nil {
+		return true
+	}
+	dir := runtimeDir(rt, v.ID)
+	if dir == "" {
+		return true
+	}
+	_, err = os.Lstat(dir)
+	return err == nil
+}
+
+// erase removes the writable layer, the bundle and the record; the name is free
+// when it is done.
+func (c *Containers) erase(ctx context.Context, v *store.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanDeadline)
+	defer cancel()
+	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID)} {
+		if err := c.Kernel.Unmount(dir); err != nil {
+			return fmt.Errorf("unmount: %w", err)
+		}
+		if err := c.unmountImages(ctx, v.ID, dir); err != nil {
+			return err
+		}
+	}
+	if err := c.Images.RemoveRootfs(ctx, v.ID); err != nil {
+		return fmt.Errorf("remove writable layer: %w", err)
+	}
+	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID), c.volumes(v.ID)} {
+		if err := RemoveTree(dir); err != nil {
+			return fmt.Errorf("remove files: %w", err)
+		}
+	}
+	c.forget(v.ID)
+	return c.Ledger.EraseContainer(ctx, v.ID)
+}
+
+// stuckWhy names what keeps processes from dying, for the log: their state and
+// where in the kernel they wait.
+func (c *Containers) stuckWhy(v *store.Container) string {
+	pids, err := c.Kernel.Cgroup(v.Cgroup).Procs()
+	if err != nil || len(pids) == 0 {
+		return "no process is listed in the cgroup"
+	}
+	var b strings.Builder
+	for i, pid := range pids {
+		if i == 4 {
+			b.WriteString(" …")
+			break
+		}
+		wchan, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/wchan")
+		fmt.Fprintf(&b, " pid %d in %s", pid, wchan)
+	}
+	return strings.TrimSpace(b.String())
+}

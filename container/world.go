@@ -1,0 +1,141 @@
+package container
+
+import (
+	"context"
+	"errors"
+
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/container/plan"
+	"github.com/crid-project/crid/image"
+	"github.com/crid-project/crid/image/user"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+)
+
+// Shims finds the shim that a pod's containers are tasks of.
+type Shims interface {
+	// Of answers the connected shim of a pod; errdefs.ErrUnavailable while it
+	// cannot be reached, errdefs.ErrNotFound once it is gone.
+	Of(podID string) (shimclient.Tasks, error)
+	// DeleteTask runs the shim's delete sub-command for one container. Nothing
+	// that it answers is trusted; what counts is what the kernel shows after.
+	DeleteTask(ctx context.Context, handler, bundle, id string) error
+}
+
+// Handlers answers what a runtime handler is.
+type Handlers interface {
+	// Runtime answers the shim and options of a handler.
+	Runtime(handler string) (shimclient.Runtime, error)
+	// Kernel answers what machine and runtime offer.
+	Kernel(handler string) plan.Kernel
+}
+
+// Images is what containers need of the image store.
+type Images interface {
+	Resolve(ref string) (image.Image, error)
+	PrepareRootfs(ctx context.Context, id string, img image.Image, opt image.RootfsOptions) (image.Rootfs, error)
+	RemoveRootfs(ctx context.Context, id string) error
+	MountImage(ctx context.Context, key string, img image.Image, target, subPath string) error
+	UnmountImage(ctx context.Context, key string) error
+}
+
+// Users resolves whom to run as, from the image's own files.
+type Users func(root, imageUser string, want user.Want) (user.Resolved, error)
+
+// Proc is one process that cannot be mistaken for another. *pidfd.Handle is one.
+type Proc interface {
+	Process() pidfd.Process
+	Signal(sig unix.Signal) error
+	Exited() bool
+	Status() (pidfd.Status, bool)
+	Close() error
+}
+
+// Cgroup is one container's cgroup. *cgroup.Cgroup is one.
+type Cgroup interface {
+	Populated() (bool, error)
+	Procs() ([]int, error)
+	Kill() error
+	Thaw() error
+	OOMKills() (uint64, error)
+	Remove(ctx context.Context) error
+}
+
+// Kernel is what the kernel tells and does. The real one is [RealKernel].
+type Kernel interface {
+	// Identify names the process that has the pid now; pidfd.ErrGone if none lives.
+	Identify(pid int) (pidfd.Process, error)
+	// Open takes hold of a process; pidfd.ErrGone if it has been reaped.
+	Open(p pidfd.Process) (Proc, error)
+	// Watch calls fn once, when the process has exited.
+	Watch(p Proc, fn func()) error
+	// Cgroup names a cgroup.
+	Cgroup(path string) Cgroup
+	// Unmount unmounts everything at and below a path; nothing there is no error.
+	Unmount(path string) error
+	// Mount mounts a root file system.
+	Mount(mounts []image.Mount, target string) error
+	// Now is the time in nanoseconds since boot, suspended time included: it
+	// never jumps, and means the same after a restart of crid.
+	Now() int64
+}
+
+// RealKernel is the kernel of this machine.
+type RealKernel struct{ Watcher *pidfd.Watcher }
+
+// Identify implements Kernel.
+func (RealKernel) Identify(pid int) (pidfd.Process, error) { return pidfd.Identify(pid) }
+
+// Open implements Kernel.
+func (RealKernel) Open(p pidfd.Process) (Proc, error) {
+	h, err := pidfd.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Watch implements Kernel.
+func (k RealKernel) Watch(p Proc, fn func()) error {
+	h, ok := p.(*pidfd.Handle)
+	if !ok {
+		return errors.New("watch: not a handle of this kernel")
+	}
+	return k.Watcher.Watch(h, fn)
+}
+
+// Cgroup implements Kernel.
+func (RealKernel) Cgroup(path string) Cgroup { return cgroup.Load(path) }
+
+// Now implements Kernel.
+func (RealKernel) Now() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail for this clock
+	return ts.Nano()
+}
+
+// asStore and asPidfd translate between the two names of the same thing: the
+// ledger does not know package pidfd.
+func asStore(p pidfd.Process) store.Process { return store.Process{Pid: p.Pid, StartTime: p.StartTime} }
+func asPidfd(p store.Process) pidfd.Process { return pidfd.Process{Pid: p.Pid, StartTime: p.StartTime} }
+
+// CreateRequest is what CreateContainer asks for.
+type CreateRequest struct {
+	PodID  string
+	Name   store.ContainerName
+	Config store.Sealed
+	Plan   *plan.Container
+}
+
+// Update is what UpdateContainerResources asks for.
+type Update struct {
+	Resources *oci.LinuxResources
+	// Annotations are passed to the shim.
+	Annotations map[string]string
+	// Config is the container's configuration with the new resources in it.
+	Config store.Sealed
+}

@@ -1,0 +1,271 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/cni/netns"
+	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/sandbox/plan"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// Stop ends the pod's containers, its shim and its network. It returns when all
+// is given back. Idempotent; a pod that does not exist is a success.
+func (p *Pods) Stop(ctx context.Context, id string) error {
+	return p.ask(ctx, id, lifecycle.AskPodStop{}, "stop", func(v *store.Pod) bool {
+		return v.State.Phase == lifecycle.Stopped || v.State.Phase == lifecycle.PodGone
+	})
+}
+
+// Remove makes the pod and its containers vanish, stopping it first if need be.
+// It returns when the name is free. Idempotent; a pod that does not exist is a
+// success.
+func (p *Pods) Remove(ctx context.Context, id string) error {
+	return p.ask(ctx, id, lifecycle.AskPodRemove{}, "remove", func(v *store.Pod) bool {
+		return v.State.Phase == lifecycle.PodGone
+	})
+}
+
+func (p *Pods) ask(ctx context.Context, id string, e lifecycle.PodEvent, what string, done func(*store.Pod) bool) error {
+	v, err := p.Ledger.Pod(id)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := p.step(v.ID, e); err != nil && !isNotFound(err) {
+		return err
+	}
+	p.desk.Nudge(v.ID)
+	_, err = p.Ledger.WaitPod(ctx, v.ID, done)
+	if err == nil || isNotFound(err) {
+		return nil
+	}
+	why := ""
+	for _, l := range p.desk.Late(0) {
+		if l.ID == v.ID && l.Err != nil {
+			why = fmt.Sprintf(" (%s: %v)", l.Work, l.Err)
+		}
+	}
+	return fmt.Errorf("%s pod sandbox %s: still under way%s, a retry joins it: %w", what, v.ID, why, err)
+}
+
+// endMembers sees to it that no container of the pod lives, and with a removal
+// that none is left.
+func (p *Pods) endMembers(ctx context.Context, v *store.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, endDeadline)
+	defer cancel()
+	members := p.Ledger.Members(v.ID)
+	for _, m := range members {
+		p.Members.KillMember(m.ID)
+	}
+	for _, m := range members {
+		if _, err := p.Ledger.WaitContainer(ctx, m.ID, func(m *store.Container) bool {
+			return !m.State.Alive() && m.State.Phase != lifecycle.Making
+		}); err != nil && !isNotFound(err) {
+			return fmt.Errorf("end container %s: %w", m.ID, err)
+		}
+	}
+	erase := v.State.Phase == lifecycle.PodRemoving && v.State.MembersEnded
+	if erase {
+		for _, m := range members {
+			if err := p.Members.Remove(ctx, m.ID); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := p.step(v.ID, lifecycle.MembersDone{Erased: erase})
+	return err
+}
+
+// endSandbox sees to it that neither sandbox task nor shim is left. The shim is
+// asked to go once its containers are deleted, and killed if it does not:
+// nothing of them lives any more.
+func (p *Pods) endSandbox(ctx context.Context, v *store.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := p.endPause(ctx, v); err != nil {
+		return err
+	}
+	p.reaped(ctx, v.ID)
+	s, err := p.Of(v.ID)
+	if err == nil {
+		ask, cancel := context.WithTimeout(ctx, shimDeadline)
+		err = s.Shutdown(ask)
+		cancel()
+	}
+	if err != nil {
+		if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
+			return fmt.Errorf("end shim: %w", err)
+		}
+	}
+	p.drop(v.ID)
+	if v.OwnCgroup {
+		if err := cgroup.Load(v.Cgroup).Remove(ctx); err != nil {
+			return fmt.Errorf("remove pod cgroup: %w", err)
+		}
+	}
+	_, err = p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsShim})
+	return err
+}
+
+// reaped waits a while for the members' tasks to be deleted: a shim that still
+// has one refuses to go.
+func (p *Pods) reaped(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, endDeadline)
+	defer cancel()
+	for _, m := range p.Ledger.Members(id) {
+		_, _ = p.Ledger.WaitContainer(ctx, m.ID, func(m *store.Container) bool { return !m.State.Dirty })
+	}
+}
+
+func (p *Pods) freeNet(ctx context.Context, v *store.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, netDeadline)
+	defer cancel()
+	start := time.Now()
+	err := p.Networks.Del(ctx, p.attachment(v, nil), v.Net)
+	p.observe("del", start, err)
+	if err != nil {
+		return fmt.Errorf("free the pod's network: %w", err)
+	}
+	_, err = p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsNet})
+	return err
+}
+
+func (p *Pods) unpin(v *store.Pod) error {
+	if err := p.Kernel.Unmount(filepath.Join(p.Dir(v.ID), "shm")); err != nil {
+		return err
+	}
+	if v.PIDNS != "" {
+		if err := p.Kernel.Unmount(v.PIDNS); err != nil {
+			return err
+		}
+		if err := os.Remove(v.PIDNS); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("unpin process namespace: %w", err)
+		}
+	}
+	if err := netns.Unpin(p.pins(v.ID)); err != nil {
+		return fmt.Errorf("unpin namespaces: %w", err)
+	}
+	_, err := p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsNS})
+	return err
+}
+
+func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
+	dir := p.Dir(v.ID)
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("read mount table: %w", err)
+	}
+	if len(infos) > 0 {
+		return fmt.Errorf("%s is still mounted", infos[0].Mountpoint)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove pod folder: %w", err)
+	}
+	return p.Ledger.ErasePod(ctx, v.ID)
+}
+
+// Adopt takes up a pod of an earlier run by what the kernel says; it asks no
+// shim. Attach connects to the shim later.
+func (p *Pods) Adopt(v *store.Pod) {
+	if v.Boot != p.Ledger.Boot() {
+		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenReboot{}, func(v *store.Pod) { v.Boot = p.Ledger.Boot() })
+		return
+	}
+	if v.State.Phase == lifecycle.PodMaking {
+		_, _ = p.Ledger.StepPod(v.ID, lifecycle.PodMakeFailed{})
+		return
+	}
+	if v.State.Phase != lifecycle.Ready {
+		return
+	}
+	for _, ns := range []string{v.NetNS, v.IPCNS, v.UTSNS, v.UserNS, v.PIDNS} {
+		if ns == "" {
+			continue
+		}
+		if ok, err := netns.IsPinned(ns); err == nil && !ok {
+			_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "a namespace of it is gone: " + filepath.Base(ns)})
+		}
+	}
+	if v.Pause && !living(v.PauseInit) {
+		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
+	}
+	if !living(v.Shim.Process) {
+		p.shimGoneAtStart(v.ID)
+	}
+}
+
+func living(q store.Process) bool {
+	ok, err := pidfd.Process{Pid: q.Pid, StartTime: q.StartTime}.Alive()
+	return err != nil || ok // what cannot be looked at is not dead
+}
+
+func (p *Pods) shimGoneAtStart(id string) {
+	_, _ = p.Ledger.StepPod(id, lifecycle.SeenPodBroken{Why: lifecycle.WhyShim})
+	for _, m := range p.Ledger.Members(id) {
+		_, _ = p.Ledger.StepContainer(m.ID, lifecycle.SeenShimGone{})
+	}
+}
+
+// Attach connects to the shim of a pod of an earlier run, within a bound. A
+// shim that does not answer is kept, to be reached later.
+func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
+	if v.State.Holds&lifecycle.HoldsShim == 0 || !v.Shim.Process.Known() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, adoptDeadline)
+	defer cancel()
+	s, err := p.Host.Adopt(ctx, toRef(v.Shim))
+	switch {
+	case s != nil:
+		if err != nil {
+			p.Log.Warn("a shim does not answer; its containers are shown by what the kernel says", "pod", v.ID, "err", err)
+		}
+		p.keep(v.ID, s)
+		if v.Pause && v.State.Phase == lifecycle.Ready {
+			if err := p.watchPause(v.ID, pidfd.Process{Pid: v.PauseInit.Pid, StartTime: v.PauseInit.StartTime}); err != nil {
+				_, _ = p.step(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
+			}
+		}
+	case errors.Is(err, pidfd.ErrGone):
+		p.shimGone(v.ID)
+	default:
+		p.Log.Warn("cannot take up a shim", "pod", v.ID, "err", err)
+	}
+}
+
+// mountShm makes the pod's /dev/shm.
+func mountShm(dir string, ids *plan.IDMap, label string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make shm: %w", err)
+	}
+	if ok, err := mountinfo.Mounted(dir); err == nil && ok {
+		return nil
+	}
+	opts := "mode=1777,size=67108864"
+	if ids != nil && len(ids.UIDs) > 0 && len(ids.GIDs) > 0 {
+		opts += fmt.Sprintf(",uid=%d,gid=%d", ids.UIDs[0].HostID, ids.GIDs[0].HostID)
+	}
+	if label != "" {
+		opts += `,context="` + label + `"`
+	}
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {
+		return fmt.Errorf("mount shm: %w", err)
+	}
+	return nil
+}
+
+func joined(s []string) string { return strings.Join(s, " ") }

@@ -1,0 +1,189 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/sandbox/pause"
+	"github.com/crid-project/crid/sandbox/plan"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// The pause form: a sandbox with a process.
+
+// pauseSpec lays out the sandbox process and its root.
+func (p *Pods) pauseSpec(v *store.Pod, w *plan.Pod, h Handler) (*oci.Spec, error) {
+	root, err := pause.Rootfs(filepath.Join(p.StateDir, "pause"))
+	if err != nil {
+		return nil, err
+	}
+	cgPath, _, err := cgroup.Path(v.Cgroup, v.ID, p.CgroupDriver)
+	if err != nil {
+		return nil, fmt.Errorf("linux.cgroup_parent: %w", err)
+	}
+	k := p.Handlers.Kernel(h.Runtime.Name)
+	spec, err := w.PauseSpec(plan.Facts{ID: v.ID, Rootfs: root, CgroupsPath: cgPath,
+		NetNS: v.NetNS, IPCNS: v.IPCNS, UTSNS: v.UTSNS, UserNS: v.UserNS,
+		ShmDir: p.shm(v), ResolvFile: filepath.Join(p.Dir(v.ID), "resolv.conf"),
+		MinOOMScoreAdj: k.MinOOMScoreAdj, SystemdCgroup: k.SystemdCgroup, CgroupV2: k.CgroupV2, Seccomp: k.Seccomp, OCIVersion: k.OCIVersion})
+	if err != nil {
+		return nil, fmt.Errorf("sandbox process: %w", err)
+	}
+	return spec, nil
+}
+
+func (p *Pods) shm(v *store.Pod) string {
+	if v.IPCNS == "" {
+		return "/dev/shm"
+	}
+	return filepath.Join(p.Dir(v.ID), "shm")
+}
+
+// startPause runs the sandbox process and pins its process namespace, so that
+// containers join by a path that no recycled pid can stand behind.
+func (p *Pods) startPause(ctx context.Context, s shimclient.Tasks, v *store.Pod, w *plan.Pod, h Handler) error {
+	pid, err := s.Create(ctx, shimclient.Create{ID: v.ID, Bundle: p.Dir(v.ID), Runtime: h.Runtime})
+	if err != nil {
+		return fmt.Errorf("create sandbox process: %w", err)
+	}
+	init, err := p.Kernel.Identify(pid)
+	if err != nil {
+		return fmt.Errorf("identify sandbox process: %w", err)
+	}
+	if _, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) {
+		v.PauseInit = store.Process{Pid: init.Pid, StartTime: init.StartTime}
+	}); err != nil {
+		return err
+	}
+	if _, err := s.Start(ctx, v.ID); err != nil {
+		return fmt.Errorf("start sandbox process: %w", err)
+	}
+	if w.PodPID {
+		if err := p.pinPID(v.ID, init); err != nil {
+			return err
+		}
+	}
+	return p.watchPause(v.ID, init)
+}
+
+func (p *Pods) pidPin(id string) string { return filepath.Join(p.Dir(id), "pidns") }
+
+func (p *Pods) pinPID(id string, init pidfd.Process) error {
+	pin := p.pidPin(id)
+	if err := os.WriteFile(pin, nil, 0o600); err != nil {
+		return fmt.Errorf("pin process namespace: %w", err)
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", init.Pid), pin, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin process namespace: %w", err)
+	}
+	if ok, err := init.Alive(); err != nil || !ok {
+		return errors.New("pin process namespace: the sandbox process ended meanwhile")
+	}
+	_, err := p.Ledger.UpdatePod(id, func(v *store.Pod) { v.PIDNS = pin })
+	return err
+}
+
+// watchPause has the end of the sandbox process reported.
+func (p *Pods) watchPause(id string, init pidfd.Process) error {
+	h, err := p.Kernel.Open(init)
+	if err != nil {
+		return fmt.Errorf("take hold of the sandbox process: %w", err)
+	}
+	p.mu.Lock()
+	if old := p.pauses[id]; old != nil {
+		_ = old.Close()
+	}
+	p.pauses[id] = h
+	p.mu.Unlock()
+	return p.Kernel.Watch(h, func() {
+		_, _ = p.step(id, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
+	})
+}
+
+// endPause sees to it that no sandbox process and no sandbox task is left.
+func (p *Pods) endPause(ctx context.Context, v *store.Pod) error {
+	if !v.Pause {
+		return nil
+	}
+	_, dir, err := cgroup.Path(v.Cgroup, v.ID, p.CgroupDriver)
+	if err != nil {
+		return err
+	}
+	cg := p.Kernel.Cgroup(dir)
+	end := time.Now().Add(endDeadline)
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		dead := p.killPause(v)
+		if err := cg.Kill(); err != nil {
+			p.Log.Warn("kill the sandbox's cgroup", "pod", v.ID, "err", err)
+		}
+		if full, err := cg.Populated(); dead && err == nil && !full {
+			break
+		}
+		if time.Now().After(end) {
+			return errors.New("the sandbox process does not die")
+		}
+		time.Sleep(wait)
+	}
+	p.mu.Lock()
+	if h := p.pauses[v.ID]; h != nil {
+		_ = h.Close()
+		delete(p.pauses, v.ID)
+	}
+	p.mu.Unlock()
+	if err := p.deletePause(ctx, v); err != nil {
+		return err
+	}
+	return cg.Remove(ctx)
+}
+
+// killPause sends SIGKILL to the sandbox process and reports whether it is dead.
+func (p *Pods) killPause(v *store.Pod) bool {
+	if !v.PauseInit.Known() {
+		return true
+	}
+	h, err := p.Kernel.Open(pidfd.Process{Pid: v.PauseInit.Pid, StartTime: v.PauseInit.StartTime})
+	if errors.Is(err, pidfd.ErrGone) {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	defer func() { _ = h.Close() }()
+	if h.Exited() {
+		return true
+	}
+	_ = h.Signal(unix.SIGKILL)
+	return false
+}
+
+func (p *Pods) deletePause(ctx context.Context, v *store.Pod) error {
+	if s, err := p.Of(v.ID); err == nil {
+		ask, cancel := context.WithTimeout(ctx, shimDeadline)
+		defer cancel()
+		if _, err := s.Delete(ask, v.ID); err == nil || isNotFound(err) {
+			return nil
+		}
+	}
+	h, err := p.Handler(v.Handler)
+	if err != nil {
+		return err
+	}
+	ask, cancel := context.WithTimeout(ctx, endDeadline)
+	defer cancel()
+	if err := p.Host.DeleteTask(ask, h.Runtime, p.Dir(v.ID), v.ID); err != nil {
+		p.Log.Warn("the shim's delete command failed for the sandbox process", "pod", v.ID, "err", err)
+	}
+	return container.RemoveRuntimeState(h.Runtime, v.ID)
+}

@@ -1,0 +1,263 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/sandbox/plan"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+	"github.com/crid-project/crid/store/upkeep"
+)
+
+// Host launches, finds and ends shims. *shimclient.Host is one.
+type Host interface {
+	Predict(shimclient.Launch) shimclient.Ref
+	Launch(context.Context, shimclient.Launch) (*shimclient.Shim, error)
+	Adopt(context.Context, shimclient.Ref) (*shimclient.Shim, error)
+	DeleteTask(ctx context.Context, rt shimclient.Runtime, bundle, id string) error
+	Kill(context.Context, shimclient.Ref) error
+}
+
+// Networks attaches pods to the network. *cni.Networks is one.
+type Networks interface {
+	Prepare(cni.Attachment) ([]byte, error)
+	Add(ctx context.Context, a cni.Attachment, intent []byte) (*cni.Result, error)
+	Del(ctx context.Context, a cni.Attachment, saved []byte) error
+}
+
+// Members are the pod's containers. *container.Containers is one.
+type Members interface {
+	KillMember(id string)
+	ShimGone(id string)
+	Remove(ctx context.Context, id string) error
+	Tend(id string)
+}
+
+// Handler is what a runtime handler means for a pod.
+type Handler struct {
+	Runtime shimclient.Runtime
+	// Pause is true if the handler wants a sandbox container in every pod.
+	Pause bool
+}
+
+// Config is what the hands need.
+type Config struct {
+	Ledger   *store.Ledger
+	Host     Host
+	Networks Networks
+	Members  Members
+	Kernel   container.Kernel
+	Handlers container.Handlers
+	// Handler answers a runtime handler by name; errdefs.ErrNotFound.
+	Handler  func(name string) (Handler, error)
+	StateDir string
+	// CgroupDriver and CgroupParent are as for containers.
+	CgroupDriver, CgroupParent string
+	Log                        *slog.Logger
+	// Observe is told how long a network operation took ("add", "del").
+	Observe func(op string, took time.Duration, err error)
+}
+
+const (
+	makeDeadline  = 2 * time.Minute
+	rollback      = 15 * time.Second
+	netDeadline   = 45 * time.Second
+	shimDeadline  = 5 * time.Second
+	endDeadline   = 10 * time.Second
+	adoptDeadline = 5 * time.Second
+)
+
+// Pods works on the pods of the ledger, and is the [container.Shims] of its
+// containers.
+type Pods struct {
+	Config
+	desk upkeep.Desk
+
+	mu    sync.Mutex
+	shims map[string]*shimclient.Shim
+	// pauses are the holds on sandbox processes.
+	pauses map[string]container.Proc
+	stop   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// New answers hands that have done nothing yet.
+func New(cfg Config) *Pods {
+	p := &Pods{Config: cfg, shims: map[string]*shimclient.Shim{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
+	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
+		v, err := p.Ledger.Pod(id)
+		if err != nil || v.ID != id {
+			return 0
+		}
+		return v.State.Owes()
+	}}
+	return p
+}
+
+// Close lets go of all shims and leaves them as they are.
+func (p *Pods) Close(ctx context.Context) {
+	p.desk.Close(ctx)
+	close(p.stop)
+	p.mu.Lock()
+	for id, s := range p.shims {
+		_ = s.Close()
+		delete(p.shims, id)
+	}
+	for id, h := range p.pauses {
+		_ = h.Close()
+		delete(p.pauses, id)
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+// Tend sees to it that what the pod owes is under way.
+func (p *Pods) Tend(id string) { p.desk.Tend(id) }
+
+// Late answers work that has been owed for longer than age.
+func (p *Pods) Late(age time.Duration) []upkeep.Late { return p.desk.Late(age) }
+
+func (p *Pods) step(id string, e lifecycle.PodEvent, also ...func(*store.Pod)) (*store.Pod, error) {
+	v, err := p.Ledger.StepPod(id, e, also...)
+	if err != nil {
+		return v, err
+	}
+	p.Tend(id)
+	return v, nil
+}
+
+func (p *Pods) do(ctx context.Context, id string, w lifecycle.Work) error {
+	v, err := p.Ledger.Pod(id)
+	if err != nil {
+		return nil //nolint:nilerr // it is gone: nothing is owed
+	}
+	switch w {
+	case lifecycle.EndMembers:
+		return p.endMembers(ctx, v)
+	case lifecycle.EndSandbox:
+		return p.endSandbox(ctx, v)
+	case lifecycle.FreeNet:
+		return p.freeNet(ctx, v)
+	case lifecycle.Unpin:
+		return p.unpin(v)
+	case lifecycle.ErasePod:
+		return p.erase(ctx, v)
+	}
+	return nil
+}
+
+// Dir is the pod's folder: its bundle, its files, its pins.
+func (p *Pods) Dir(id string) string { return filepath.Join(p.StateDir, "pods", id) }
+
+func (p *Pods) pins(id string) string { return filepath.Join(p.Dir(id), "ns") }
+
+// Of implements container.Shims.
+func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
+	p.mu.Lock()
+	s := p.shims[podID]
+	p.mu.Unlock()
+	if s == nil {
+		return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
+	}
+	select {
+	case <-s.Gone():
+		return nil, fmt.Errorf("shim of pod sandbox %s is dead: %w", podID, errdefs.ErrNotFound)
+	default:
+		return s, nil
+	}
+}
+
+// DeleteTask implements container.Shims.
+func (p *Pods) DeleteTask(ctx context.Context, handler, bundle, id string) error {
+	h, err := p.Handler(handler)
+	if err != nil {
+		return err
+	}
+	return p.Host.DeleteTask(ctx, h.Runtime, bundle, id)
+}
+
+// keep takes a connected shim up and has its death reported.
+func (p *Pods) keep(id string, s *shimclient.Shim) {
+	p.mu.Lock()
+	old := p.shims[id]
+	p.shims[id] = s
+	p.wg.Add(1)
+	p.mu.Unlock()
+	if old != nil && old != s {
+		_ = old.Close()
+	}
+	go func() {
+		defer p.wg.Done()
+		select {
+		case <-s.Gone():
+			p.shimGone(id)
+		case <-p.stop:
+		}
+	}()
+}
+
+func (p *Pods) drop(id string) {
+	p.mu.Lock()
+	s := p.shims[id]
+	delete(p.shims, id)
+	p.mu.Unlock()
+	if s != nil {
+		_ = s.Close()
+	}
+}
+
+// shimGone: the shim's process is dead, by the kernel's word. Its containers'
+// pipes are gone with it, so the whole pod goes.
+func (p *Pods) shimGone(id string) {
+	v, err := p.Ledger.Pod(id)
+	if err != nil {
+		return
+	}
+	if v.State.Phase == lifecycle.Ready || v.State.Phase == lifecycle.Broken {
+		p.Log.Error("the shim of a pod died; its containers are killed", "pod", id)
+	}
+	_, _ = p.step(id, lifecycle.SeenPodBroken{Why: lifecycle.WhyShim})
+	for _, m := range p.Ledger.Members(id) {
+		p.Members.ShimGone(m.ID)
+	}
+}
+
+func isNotFound(err error) bool { return errors.Is(err, errdefs.ErrNotFound) }
+
+func toStore(r shimclient.Ref) store.ShimRef {
+	return store.ShimRef{ID: r.ID, Address: r.Address, Version: r.Version, Binary: r.Binary, Bundle: r.Bundle,
+		Process: store.Process{Pid: r.Process.Pid, StartTime: r.Process.StartTime}}
+}
+
+func toRef(r store.ShimRef) shimclient.Ref {
+	return shimclient.Ref{ID: r.ID, Address: r.Address, Version: r.Version, Binary: r.Binary, Bundle: r.Bundle,
+		Process: pidfd.Process{Pid: r.Process.Pid, StartTime: r.Process.StartTime}}
+}
+
+// attachment is what CNI needs to know of a pod.
+func (p *Pods) attachment(v *store.Pod, want *plan.Pod) cni.Attachment {
+	a := cni.Attachment{ID: v.ID, NetNS: v.NetNS, Name: v.Name.Name, Namespace: v.Name.Namespace, UID: v.Name.UID, CgroupPath: v.Cgroup}
+	if want == nil {
+		return a
+	}
+	a.Ingress, a.Egress, a.Args = want.Ingress, want.Egress, want.CNIArgs
+	for _, m := range want.Ports {
+		a.Ports = append(a.Ports, cni.Port{Protocol: m.Protocol, ContainerPort: m.ContainerPort, HostPort: m.HostPort, HostIP: m.HostIP})
+	}
+	if d := want.DNS; d != nil {
+		a.DNS = &cni.DNS{Servers: d.Servers, Searches: d.Searches, Options: d.Options}
+	}
+	return a
+}

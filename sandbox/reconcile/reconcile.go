@@ -1,0 +1,194 @@
+// Package reconcile looks at kernel and shims, compares what it sees with the
+// records, and tells the law. It repairs nothing itself: what differs becomes
+// an event, and the work that is owed then is done by the hands.
+//
+// It owns the start after a crash, an upgrade or a reboot, the sweep of what
+// belongs to no record, a slow audit that counts what the event paths missed,
+// and the statement of the ledger's invariants for `crid check`.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/sandbox"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/pidfd"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// Networks is what the sweep needs of CNI. *cni.Networks is one.
+type Networks interface {
+	GC(ctx context.Context, valid []cni.Attachment) error
+}
+
+// Images is what the sweep needs of the image store.
+type Images interface {
+	// Rootfses lists the ids of all prepared root file systems.
+	Rootfses() []string
+	RemoveRootfs(ctx context.Context, id string) error
+}
+
+// Shims ends shims that no record knows. *shimclient.Host is one.
+type Shims interface {
+	Kill(context.Context, shimclient.Ref) error
+	Predict(shimclient.Launch) shimclient.Ref
+}
+
+// Config is what a Reconciler looks at and whom it tells.
+type Config struct {
+	Ledger     *store.Ledger
+	Lost       []store.Lost
+	Pods       *sandbox.Pods
+	Containers *container.Containers
+	Networks   Networks
+	Images     Images
+	Shims      Shims
+	Kernel     container.Kernel
+	// Runtimes are all handlers, for finding shims that no record knows.
+	Runtimes []shimclient.Runtime
+	// StateDir, RootDir and CgroupParent are crid's own: nothing outside them
+	// is ever swept.
+	StateDir, RootDir, CgroupParent string
+	// Repaired is told what the audit or the start had to repair.
+	Repaired func(kind string)
+	Log      *slog.Logger
+}
+
+// Reconciler compares the world with the ledger.
+type Reconciler struct {
+	Config
+	settled atomic.Bool
+}
+
+// New answers a Reconciler that has looked at nothing yet.
+func New(c Config) *Reconciler { return &Reconciler{Config: c} }
+
+// Settled reports whether everything of an earlier run has been taken up.
+func (r *Reconciler) Settled() bool { return r.settled.Load() }
+
+// Recover brings the ledger in line with what the kernel says. It asks no shim
+// and takes milliseconds: after it, lists are true and can be served.
+func (r *Reconciler) Recover() {
+	for _, p := range r.Ledger.Pods() {
+		r.Pods.Adopt(p)
+	}
+	for _, c := range r.Ledger.Containers() {
+		if _, err := r.Ledger.Pod(c.PodID); err != nil {
+			// Its pod's record was lost. It can still be stopped and removed.
+			r.Log.Error("a container whose pod has no record", "container", c.ID, "pod", c.PodID)
+		}
+		r.Containers.Adopt(c)
+	}
+}
+
+// parallel bounds how many shims are connected to at once.
+const parallel = 16
+
+// Settle connects to the shims, each with a bound of its own, finishes what
+// only they can tell, takes up what is owed, and sweeps what nobody owns.
+func (r *Reconciler) Settle(ctx context.Context) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	for _, p := range r.Ledger.Pods() {
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots; wg.Done() }()
+			r.Pods.Attach(ctx, p)
+			r.settleMembers(ctx, p.ID)
+			r.Pods.Tend(p.ID)
+		}()
+	}
+	wg.Wait()
+	for _, c := range r.Ledger.Containers() {
+		if _, err := r.Ledger.Pod(c.PodID); err != nil {
+			r.Containers.Settle(ctx, c.ID)
+		}
+	}
+	r.sweep(ctx)
+	r.settled.Store(true)
+}
+
+func (r *Reconciler) settleMembers(ctx context.Context, pod string) {
+	var wg sync.WaitGroup
+	for _, c := range r.Ledger.Members(pod) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r.Containers.Settle(ctx, c.ID)
+		}()
+	}
+	wg.Wait()
+}
+
+// Hear takes the shims' events as what they are, hints to look: they get lost,
+// repeated, reordered, and anybody with root could send them.
+func (r *Reconciler) Hear(ctx context.Context, events <-chan shimclient.Event) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-events:
+			if !ok {
+				return
+			}
+			if e.Kind == shimclient.Dirty {
+				r.audit()
+			}
+		}
+	}
+}
+
+// auditEvery is how often the audit looks. It finds nothing as long as the
+// event paths work; what it finds is counted.
+const auditEvery = 30 * time.Second
+
+// Audit repeats the audit until the context ends.
+func (r *Reconciler) Audit(ctx context.Context) {
+	t := time.NewTicker(auditEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			r.audit()
+		}
+	}
+}
+
+// audit looks once at every container that is shown as running.
+func (r *Reconciler) audit() {
+	for _, c := range r.Ledger.Containers() {
+		if c.State.Phase != lifecycle.Running || c.State.InitGone {
+			continue
+		}
+		alive, err := pidfd.Process{Pid: c.Init.Pid, StartTime: c.Init.StartTime}.Alive()
+		if err != nil || alive {
+			continue
+		}
+		// Give the event path its moment: it may be waiting for the last output.
+		time.AfterFunc(2*time.Second, func() {
+			now, err := r.Ledger.Container(c.ID)
+			if err != nil || now.Version != c.Version || now.State.Phase != lifecycle.Running {
+				return
+			}
+			r.repaired("missed-exit", "container", c.ID)
+			r.Containers.Look(c.ID)
+		})
+	}
+}
+
+func (r *Reconciler) repaired(kind string, args ...any) {
+	r.Log.Warn("the world and the records differed; repairing", append([]any{"kind", kind}, args...)...)
+	if r.Repaired != nil {
+		r.Repaired(kind)
+	}
+}

@@ -1,0 +1,152 @@
+package reconcile
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/cni/netns"
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/store"
+)
+
+// sweep removes what no record knows, below crid's own folders and cgroup only.
+func (r *Reconciler) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	pods, containers := r.known()
+	r.sweepCgroups(ctx, pods)
+	for _, id := range r.strays(filepath.Join(r.StateDir, "containers"), containers) {
+		r.sweepContainer(ctx, filepath.Join(r.StateDir, "containers", id), id)
+	}
+	for _, id := range r.strays(filepath.Join(r.StateDir, "fenced"), containers) {
+		r.sweepContainer(ctx, filepath.Join(r.StateDir, "fenced", id), id)
+	}
+	for _, id := range r.strays(filepath.Join(r.RootDir, "volumes"), containers) {
+		r.sweepContainer(ctx, filepath.Join(r.RootDir, "volumes", id), id)
+	}
+	for _, id := range r.Images.Rootfses() {
+		if !containers[id] {
+			r.repaired("stray-rootfs", "container", id)
+			if err := r.Images.RemoveRootfs(ctx, id); err != nil {
+				r.Log.Error("sweep root file system", "container", id, "err", err)
+			}
+		}
+	}
+	r.sweepNetworks(ctx)
+	for _, id := range r.strays(filepath.Join(r.StateDir, "pods"), pods) {
+		r.sweepPod(ctx, id)
+	}
+}
+
+func (r *Reconciler) known() (pods, containers map[string]bool) {
+	pods, containers = map[string]bool{}, map[string]bool{}
+	for _, p := range r.Ledger.Pods() {
+		pods[p.ID] = true
+	}
+	for _, c := range r.Ledger.Containers() {
+		containers[c.ID] = true
+	}
+	return pods, containers
+}
+
+// strays lists the folders that are named like an id and that no record knows.
+func (r *Reconciler) strays(dir string, known map[string]bool) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		if id := e.Name(); len(id) == 64 && store.ValidID(id) && !known[id] && !r.bornMeanwhile(id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// bornMeanwhile asks the ledger again: requests are served during the sweep.
+func (r *Reconciler) bornMeanwhile(id string) bool {
+	if _, err := r.Ledger.Pod(id); err == nil {
+		return true
+	}
+	_, err := r.Ledger.Container(id)
+	return err == nil
+}
+
+func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) {
+	r.repaired("stray-container", "container", id, "path", dir)
+	if err := r.Kernel.Unmount(dir); err != nil {
+		r.Log.Error("sweep container", "container", id, "err", err)
+		return
+	}
+	if err := r.Images.RemoveRootfs(ctx, id); err != nil {
+		r.Log.Error("sweep container", "container", id, "err", err)
+	}
+	for _, rt := range r.Runtimes {
+		if err := container.RemoveRuntimeState(rt, id); err != nil {
+			r.Log.Error("sweep container", "container", id, "err", err)
+		}
+	}
+	if err := container.RemoveTree(dir); err != nil {
+		r.Log.Error("sweep container", "container", id, "err", err)
+	}
+}
+
+func (r *Reconciler) sweepPod(ctx context.Context, id string) {
+	dir := filepath.Join(r.StateDir, "pods", id)
+	r.repaired("stray-pod", "pod", id)
+	for _, rt := range r.Runtimes {
+		ref := r.Shims.Predict(shimclient.Launch{ID: id, Bundle: dir, Runtime: rt})
+		if err := r.Shims.Kill(ctx, ref); err != nil {
+			r.Log.Error("sweep shim", "pod", id, "err", err)
+		}
+		if err := container.RemoveRuntimeState(rt, id); err != nil {
+			r.Log.Error("sweep pod", "pod", id, "err", err)
+		}
+	}
+	if err := netns.Unpin(filepath.Join(dir, "ns")); err != nil {
+		r.Log.Error("sweep pod", "pod", id, "err", err)
+	}
+	if err := r.Kernel.Unmount(dir); err != nil {
+		r.Log.Error("sweep pod", "pod", id, "err", err)
+		return
+	}
+	if err := container.RemoveTree(dir); err != nil {
+		r.Log.Error("sweep pod", "pod", id, "err", err)
+	}
+}
+
+// sweepCgroups ends what runs below crid's own cgroup parent for no pod.
+func (r *Reconciler) sweepCgroups(ctx context.Context, pods map[string]bool) {
+	for _, id := range cgroup.Children(r.CgroupParent) {
+		if len(id) != 64 || !store.ValidID(id) || pods[id] || r.bornMeanwhile(id) {
+			continue
+		}
+		r.repaired("stray-cgroup", "pod", id)
+		cg := r.Kernel.Cgroup(filepath.Join(r.CgroupParent, id))
+		if err := cg.Kill(); err != nil {
+			r.Log.Error("sweep cgroup", "pod", id, "err", err)
+		}
+		if err := cg.Remove(ctx); err != nil {
+			r.Log.Error("sweep cgroup", "pod", id, "err", err)
+		}
+	}
+}
+
+// sweepNetworks has CNI release what belongs to no pod.
+func (r *Reconciler) sweepNetworks(ctx context.Context) {
+	var valid []cni.Attachment
+	for _, p := range r.Ledger.Pods() {
+		if p.NetNS != "" {
+			valid = append(valid, cni.Attachment{ID: p.ID, NetNS: p.NetNS})
+		}
+	}
+	if err := r.Networks.GC(ctx, valid); err != nil {
+		r.Log.Warn("sweep network leases", "err", err)
+	}
+}

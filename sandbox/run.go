@@ -1,0 +1,330 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	oci "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/crid-project/crid/cni/netns"
+	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/sandbox/plan"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// RunRequest is what RunPodSandbox asks for.
+type RunRequest struct {
+	Config  store.Sealed
+	Plan    *plan.Pod
+	Handler string
+}
+
+// Run makes a pod sandbox and answers its id once it is ready. The making goes
+// on if the caller leaves; a retry with the same name and configuration joins
+// it or gets its result. A failure gives everything back and frees the name.
+func (p *Pods) Run(ctx context.Context, r RunRequest) (string, error) {
+	h, err := p.Handler(r.Handler)
+	if err != nil {
+		return "", err
+	}
+	w := r.Plan
+	v := &store.Pod{ID: store.NewID(), Handler: r.Handler, Config: r.Config, CreatedAt: time.Now().UnixNano(),
+		Name:  store.PodName{Name: w.Name, Namespace: w.Namespace, UID: w.UID, Attempt: w.Attempt},
+		Pause: w.PodPID || h.Pause}
+	if err := p.lay(v, w, h); err != nil {
+		return "", err
+	}
+	got, mine := p.Ledger.AddPod(v)
+	if !mine {
+		return p.join(ctx, got, r)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), makeDeadline)
+		defer cancel()
+		failed <- p.make(work, v.ID, w, h)
+	}()
+	select {
+	case err := <-failed:
+		if err != nil {
+			return "", fmt.Errorf("run pod sandbox: %w", err)
+		}
+		return v.ID, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("run pod sandbox %s: still under way, a retry joins it: %w", w.Name, ctx.Err())
+	}
+}
+
+// join answers a retry: the pod that has the name, once it is made.
+func (p *Pods) join(ctx context.Context, v *store.Pod, r RunRequest) (string, error) {
+	if !same(v.Config, r.Config) || v.Handler != r.Handler {
+		return "", fmt.Errorf("run pod sandbox: the name %s/%s (uid %s, attempt %d) belongs to pod sandbox %s with another configuration, remove that first: %w",
+			v.Name.Namespace, v.Name.Name, v.Name.UID, v.Name.Attempt, v.ID, errdefs.ErrAlreadyExists)
+	}
+	got, err := p.Ledger.WaitPod(ctx, v.ID, func(v *store.Pod) bool {
+		return v.State.Phase != lifecycle.PodMaking && (!v.State.Unborn || v.State.Phase == lifecycle.PodGone)
+	})
+	switch {
+	case isNotFound(err) || err == nil && got.State.Phase == lifecycle.PodGone:
+		return p.Run(ctx, r)
+	case err != nil:
+		return "", fmt.Errorf("run pod sandbox %s: still under way, a retry joins it: %w", v.Name.Name, err)
+	case got.State.Phase == lifecycle.Ready:
+		return got.ID, nil
+	}
+	return "", fmt.Errorf("run pod sandbox: the name %s/%s (uid %s, attempt %d) belongs to pod sandbox %s, which is %s, remove that first: %w",
+		v.Name.Namespace, v.Name.Name, v.Name.UID, v.Name.Attempt, v.ID, got.State.Phase, errdefs.ErrAlreadyExists)
+}
+
+func same(a, b store.Sealed) bool {
+	x, err := a.Marshal()
+	if err != nil {
+		return false
+	}
+	y, err := b.Marshal()
+	return err == nil && bytes.Equal(x, y)
+}
+
+// lay lays out where everything of the pod will be, before any of it is made.
+func (p *Pods) lay(v *store.Pod, w *plan.Pod, h Handler) error {
+	pins := netns.Paths(p.pins(v.ID), nsSpec(w))
+	v.NetNS, v.IPCNS, v.UTSNS, v.UserNS = pins.Net, pins.IPC, pins.UTS, pins.User
+	parent := w.CgroupParent
+	if parent == "" {
+		v.OwnCgroup = true
+		parent = filepath.Join(p.CgroupParent, v.ID)
+		if p.CgroupDriver == cgroup.Systemd {
+			parent = "crid-" + v.ID[:32] + ".slice"
+		}
+	}
+	dir, err := cgroup.ParentDir(parent, p.CgroupDriver)
+	if err != nil {
+		return fmt.Errorf("linux.cgroup_parent: %w", err)
+	}
+	v.Cgroup = dir
+	v.Shim = toStore(p.Host.Predict(p.launchOf(v.ID, h)))
+	return nil
+}
+
+func (p *Pods) launchOf(id string, h Handler) shimclient.Launch {
+	return shimclient.Launch{ID: id, Bundle: p.Dir(id), Runtime: h.Runtime}
+}
+
+func nsSpec(w *plan.Pod) netns.Spec {
+	s := netns.Spec{Net: !w.HostNetwork, UTS: !w.HostNetwork, IPC: !w.HostIPC, Hostname: w.Hostname, Sysctls: w.Sysctls}
+	if w.UserNS != nil {
+		s.IDMap = &netns.IDMap{UIDs: w.UserNS.UIDs, GIDs: w.UserNS.GIDs}
+	}
+	return s
+}
+
+// make makes the pod, or gives back what it made of it before it answers.
+func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) error {
+	err := p.furnish(ctx, id, w, h)
+	if err == nil {
+		if _, err = p.step(id, lifecycle.PodMade{}); err == nil {
+			err = p.Ledger.FlushPod(ctx, id)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if _, stepErr := p.step(id, lifecycle.PodMakeFailed{}); stepErr == nil {
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollback)
+		defer cancel()
+		_, _ = p.Ledger.WaitPod(wait, id, func(v *store.Pod) bool { return v.State.Phase == lifecycle.PodGone })
+	}
+	return err
+}
+
+// furnish makes everything of a pod. What is about to be made is on record
+// first; the network and the shim, which need nothing of each other, are made
+// side by side.
+func (p *Pods) furnish(ctx context.Context, id string, w *plan.Pod, h Handler) error {
+	v, err := p.intend(ctx, id, w)
+	if err != nil {
+		return err
+	}
+	if err := p.makeFiles(v, w, h); err != nil {
+		return err
+	}
+	if v.OwnCgroup && p.CgroupDriver != cgroup.Systemd {
+		if _, err := cgroup.Ensure(v.Cgroup); err != nil {
+			return fmt.Errorf("make pod cgroup: %w", err)
+		}
+	}
+	if _, err := netns.New(p.pins(id), nsSpec(w)); err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	side, sctx := errgroup.WithContext(ctx)
+	side.Go(func() error { return p.startShim(sctx, v, w, h) })
+	side.Go(func() error { return p.addNet(sctx, v, w) })
+	if err := side.Wait(); err != nil {
+		return err
+	}
+	if late := netns.WaitForInterface(w.Sysctls); len(late) > 0 {
+		if err := netns.WriteSysctls(netns.Pinned{Net: v.NetNS, IPC: v.IPCNS, UTS: v.UTSNS, User: v.UserNS}, late); err != nil {
+			return fmt.Errorf("linux.sysctls: %w", err)
+		}
+	}
+	return nil
+}
+
+// intend puts on record all that may be in the world if crid dies from here on.
+func (p *Pods) intend(ctx context.Context, id string, w *plan.Pod) (*store.Pod, error) {
+	v, err := p.Ledger.Pod(id)
+	if err != nil {
+		return nil, err
+	}
+	holds := lifecycle.HoldsNS | lifecycle.HoldsShim
+	var intent []byte
+	if !w.HostNetwork {
+		if intent, err = p.Networks.Prepare(p.attachment(v, w)); err != nil {
+			return nil, fmt.Errorf("prepare network: %w", err)
+		}
+		holds |= lifecycle.HoldsNet
+	}
+	if v, err = p.Ledger.StepPod(id, lifecycle.PodHold{What: holds}, func(v *store.Pod) { v.Net = intent }); err != nil {
+		return nil, err
+	}
+	return v, p.Ledger.FlushPod(ctx, id)
+}
+
+func (p *Pods) addNet(ctx context.Context, v *store.Pod, w *plan.Pod) error {
+	if w.HostNetwork {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, netDeadline)
+	defer cancel()
+	start := time.Now()
+	res, err := p.Networks.Add(ctx, p.attachment(v, w), v.Net)
+	p.observe("add", start, err)
+	if err != nil {
+		return fmt.Errorf("set up the pod's network: %w", err)
+	}
+	if _, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.Net, v.IPs = res.Saved, res.IPs }); err != nil {
+		return err
+	}
+	return p.Ledger.FlushPod(ctx, v.ID)
+}
+
+func (p *Pods) observe(op string, start time.Time, err error) {
+	if p.Observe != nil {
+		p.Observe(op, time.Since(start), err)
+	}
+}
+
+func (p *Pods) startShim(ctx context.Context, v *store.Pod, w *plan.Pod, h Handler) error {
+	s, err := p.Host.Launch(ctx, p.launchOf(v.ID, h))
+	if err != nil {
+		return fmt.Errorf("start shim: %w", err)
+	}
+	p.keep(v.ID, s)
+	if _, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.Shim = toStore(s.Ref()) }); err != nil {
+		return err
+	}
+	if err := p.Ledger.FlushPod(ctx, v.ID); err != nil {
+		return err
+	}
+	if !v.Pause {
+		return nil
+	}
+	return p.startPause(ctx, s, v, w, h)
+}
+
+// makeFiles makes the pod's folder, its bundle and the files that its
+// containers have in /etc.
+func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
+	dir := p.Dir(v.ID)
+	perm := os.FileMode(0o700)
+	if w.UserNS != nil {
+		perm = 0o711
+	}
+	if err := os.MkdirAll(dir, perm); err != nil {
+		return fmt.Errorf("make pod folder: %w", err)
+	}
+	if err := os.Chmod(dir, perm); err != nil {
+		return fmt.Errorf("make pod folder: %w", err)
+	}
+	if err := p.etcFiles(dir, w); err != nil {
+		return err
+	}
+	if !w.HostIPC {
+		if err := mountShm(filepath.Join(dir, "shm"), w.UserNS, w.MountLabel); err != nil {
+			return err
+		}
+	}
+	spec := &oci.Spec{Version: oci.Version, Annotations: map[string]string{
+		"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": v.ID}}
+	if v.Pause {
+		var err error
+		if spec, err = p.pauseSpec(v, w, h); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode bundle: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	return nil
+}
+
+// etcFiles writes hostname, hosts and resolv.conf. They are readable for
+// everybody, for they are the container's /etc.
+func (p *Pods) etcFiles(dir string, w *plan.Pod) error {
+	host := w.Hostname
+	if host == "" {
+		var err error
+		if host, err = os.Hostname(); err != nil {
+			return fmt.Errorf("read the node's hostname: %w", err)
+		}
+	}
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read the node's hosts file: %w", err)
+	}
+	resolv, err := resolvConf(w.DNS)
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"hostname": []byte(host + "\n"), "hosts": hosts, "resolv.conf": resolv} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // the container's users read them
+			return fmt.Errorf("write pod files: %w", err)
+		}
+	}
+	return nil
+}
+
+func resolvConf(d *plan.DNS) ([]byte, error) {
+	if d == nil {
+		b, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read the node's resolv.conf: %w", err)
+		}
+		return b, nil
+	}
+	var b bytes.Buffer
+	if len(d.Searches) > 0 {
+		fmt.Fprintf(&b, "search %s\n", joined(d.Searches))
+	}
+	for _, s := range d.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(d.Options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", joined(d.Options))
+	}
+	return b.Bytes(), nil
+}
