@@ -77,6 +77,7 @@ func (b *builder) identity() error {
 	if !containerName.MatchString(name) {
 		return field.Invalid("config.metadata.name", "must be letters, digits and -_. only, got %q", field.Short(name))
 	}
+	b.plan.Name = name
 	image := b.cfg.GetImage().GetImage()
 	if image == "" {
 		return field.Invalid("config.image.image", "must be set")
