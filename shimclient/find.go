@@ -166,19 +166,13 @@ func (h *Host) socketPaths(ref Ref) []string {
 // socket cannot tell: its peer credentials are those of the short start command
 // that listened and passed the socket on.
 func (h *Host) findProcesses(ref Ref) ([]pidfd.Process, error) {
-	dir, err := os.Open("/proc")
+	pids, err := allPids()
 	if err != nil {
-		return nil, fmt.Errorf("look for shim processes: %w", err)
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("look for shim processes: %w", err)
+		return nil, err
 	}
 	var found []pidfd.Process
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil || !h.isShim(pid, ref.ID) {
+	for _, pid := range pids {
+		if !h.isShim(pid, ref.ID) {
 			continue
 		}
 		p, err := pidfd.Identify(pid)

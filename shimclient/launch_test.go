@@ -33,7 +33,7 @@ func TestBrokenShimsFailCleanlyAndInTime(t *testing.T) {
 		{"grpc", 5 * time.Second, "only ttrpc"},
 		{"version9", 5 * time.Second, "version 9"},
 		{"liar", 5 * time.Second, "unreachable"},
-		{"mute", time.Second, "unreachable"},
+		{"mute", 3 * time.Second, "unreachable"},
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			t.Parallel()
@@ -86,6 +86,7 @@ func TestEveryDialect(t *testing.T) {
 		"json":    3, // says nothing, answers in JSON
 		"unknown": 3, // says nothing, refuses options, takes parameters
 		"new":     3,
+		"shy":     2, // does not tell its pid
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
@@ -98,6 +99,13 @@ func TestEveryDialect(t *testing.T) {
 				if s.Ref().Version != version {
 					t.Fatalf("%+v", s.Ref())
 				}
+				predicted := host.Predict(l)
+				predicted.Address = s.Ref().Address // these listen where they like
+				again, err := host.FindUnrecorded(t.Context(), predicted)
+				if err != nil || again.Ref() != s.Ref() {
+					t.Fatalf("%v: %+v, want %+v", err, again.Ref(), s.Ref())
+				}
+				again.Close()
 				if err := s.Shutdown(t.Context()); err != nil {
 					t.Fatal(err)
 				}

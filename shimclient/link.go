@@ -12,6 +12,8 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -95,16 +97,15 @@ func (c *client) call(ctx context.Context, version int, method string, req, resp
 	return c.Call(ctx, service, method, req, resp)
 }
 
-// shimPid asks for the shim's own pid.
+// shimPid asks for the shim's own pid. It is 0 if the shim answers but does not
+// tell, as some do before they have a container.
 func (c *client) shimPid(ctx context.Context, ref Ref) (int, error) {
 	var resp task.ConnectResponse
-	if err := c.call(ctx, ref.Version, "Connect", &task.ConnectRequest{ID: ref.ID}, &resp); err != nil {
-		return 0, err
+	err := c.call(ctx, ref.Version, "Connect", &task.ConnectRequest{ID: ref.ID}, &resp)
+	if st, ok := status.FromError(err); err != nil && ok && st.Code() != codes.Unimplemented {
+		return 0, nil
 	}
-	if resp.ShimPid == 0 {
-		return 0, fmt.Errorf("shim does not tell its pid: %w", ErrUnreachable)
-	}
-	return int(resp.ShimPid), nil
+	return int(resp.ShimPid), err
 }
 
 // link holds the connection of a Shim, of which there is at most one. Callers

@@ -18,6 +18,8 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -95,7 +97,7 @@ func playStart(role string) {
 	case "mute":
 		spawnServer(socket)
 		fmt.Printf("unix://%s", socket)
-	case "old", "kata":
+	case "old", "kata", "shy":
 		var options anypb.Any
 		if err := proto.Unmarshal(input, &options); err != nil || options.TypeUrl != "runtimeoptions.v1.Options" {
 			fmt.Fprintf(os.Stderr, "type with url %s: not found", options.TypeUrl)
@@ -162,13 +164,16 @@ func playServer(role string) {
 		select {}
 	}
 	service := "containerd.task.v3.Task"
-	if role == "old" || role == "kata" {
+	if role == "old" || role == "kata" || role == "shy" {
 		service = "containerd.task.v2.Task"
 	}
 	drop := &droppingListener{Listener: l}
 	server, _ := ttrpc.NewServer()
 	server.RegisterService(service, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Connect": func(context.Context, func(any) error) (any, error) {
+			if role == "shy" {
+				return nil, status.Error(codes.FailedPrecondition, "container must be created")
+			}
 			return &task.ConnectResponse{ShimPid: uint32(os.Getpid()), TaskPid: uint32(drop.accepted)}, nil
 		},
 		"State": func(context.Context, func(any) error) (any, error) {

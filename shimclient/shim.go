@@ -48,7 +48,7 @@ func (h *Host) attach(ctx context.Context, ref Ref) (*Shim, error) {
 	if err != nil {
 		return nil, translate("connect to shim", err, never)
 	}
-	handle, err := identify(ctx, client, ref)
+	handle, err := h.identify(ctx, client, ref)
 	if err != nil {
 		client.Close()
 		return nil, translate("connect to shim", err, never)
@@ -66,10 +66,21 @@ func (h *Host) attach(ctx context.Context, ref Ref) (*Shim, error) {
 // identify asks for the shim's pid, takes a pidfd of it, and asks again on the
 // same connection. The second answer proves the pidfd: the shim lived with that
 // pid before and after, so the pid cannot have been another's between.
-func identify(ctx context.Context, client *client, ref Ref) (*pidfd.Handle, error) {
+// A shim that does not tell is looked for among the processes.
+func (h *Host) identify(ctx context.Context, client *client, ref Ref) (*pidfd.Handle, error) {
 	pid, err := client.shimPid(ctx, ref)
 	if err != nil {
 		return nil, err
+	}
+	if pid == 0 {
+		found, err := h.findProcesses(ref)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != 1 {
+			return nil, fmt.Errorf("shim does not tell its pid, and %d processes have its id: %w", len(found), ErrUnreachable)
+		}
+		return pidfd.Open(found[0])
 	}
 	process, err := pidfd.Identify(pid)
 	if err != nil {
@@ -165,7 +176,7 @@ func (s *Shim) client(ctx context.Context) (*client, error) {
 			return nil, err
 		}
 		pid, err := c.shimPid(ctx, s.ref)
-		if err == nil && (pid != s.ref.Process.Pid || s.handle.Exited()) {
+		if err == nil && (pid != 0 && pid != s.ref.Process.Pid || s.handle.Exited()) {
 			err = fmt.Errorf("another shim (pid %d) listens at %s: %w", pid, s.ref.Address, ErrUnreachable)
 		}
 		if err != nil {

@@ -108,6 +108,24 @@ func TestHungRuntimeCommandPoisonsTheWholeShim(t *testing.T) {
 	})
 }
 
+func TestStuckCommandIsKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s, app, _ := start(t)
+		w.Jam("app")
+		app.Signal(unix.SIGKILL)
+		if n, err := w.KillStuckCommands(t.Context(), s.Ref(), "app", time.Second); n != 0 || err != nil {
+			t.Fatalf("too early: %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		if n, err := w.KillStuckCommands(t.Context(), s.Ref(), "app", time.Second); n != 1 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if exit, err := s.Wait(t.Context(), "app"); err != nil || exit.Code != 137 {
+			t.Fatalf("%+v, %v", exit, err)
+		}
+	})
+}
+
 func TestFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, s, app, _ := start(t)

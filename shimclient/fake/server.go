@@ -25,9 +25,10 @@ type server struct {
 
 type container struct {
 	task
-	name   string
-	execs  map[string]*task
-	jammed chan struct{} // not nil while a runtime command for it hangs
+	name     string
+	execs    map[string]*task
+	jammed   chan struct{} // not nil while a runtime command for it hangs
+	jammedAt time.Time
 }
 
 // task is an init or an exec's process, as the shim sees it.

@@ -40,30 +40,6 @@ func (s *Shim) Close() error {
 	return nil
 }
 
-// Jam makes a runtime command of the container hang until release is called:
-// the calls that need the runtime wait, State among them, and every exit of the
-// whole shim that comes after one of this container is kept back.
-func (w *World) Jam(id string) (release func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, srv := range w.shims {
-		c := srv.containers[id]
-		if c == nil || c.jammed != nil {
-			continue
-		}
-		jam := make(chan struct{})
-		c.jammed = jam
-		return sync.OnceFunc(func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			c.jammed = nil
-			close(jam)
-			srv.reap()
-		})
-	}
-	return func() {}
-}
-
 // call makes one RPC: it runs do with the world's lock held.
 func (s *Shim) call(ctx context.Context, method, id, execID string, do func() error) error {
 	if _, ok := ctx.Deadline(); !ok && method != "Wait" {

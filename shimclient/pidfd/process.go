@@ -59,6 +59,7 @@ func (p Process) String() string {
 // stat is what this package reads of /proc/PID/stat; see proc_pid_stat(5).
 type stat struct {
 	state     byte
+	parent    int
 	threads   int
 	startTime uint64
 	exitCode  uint32
@@ -104,6 +105,7 @@ func readStat(pid int) (stat, error) {
 // field 3 of proc_pid_stat(5).
 const (
 	fieldState     = 3 - 3
+	fieldParent    = 4 - 3
 	fieldThreads   = 20 - 3
 	fieldStartTime = 22 - 3
 	fieldExitCode  = 52 - 3
@@ -122,6 +124,9 @@ func parseStat(line []byte) (stat, error) {
 	}
 	st := stat{state: fields[fieldState][0]}
 	var err error
+	if st.parent, err = strconv.Atoi(string(fields[fieldParent])); err != nil {
+		return stat{}, fmt.Errorf("parse stat line: parent: %w", err)
+	}
 	if st.threads, err = strconv.Atoi(string(fields[fieldThreads])); err != nil {
 		return stat{}, fmt.Errorf("parse stat line: thread count: %w", err)
 	}
@@ -134,6 +139,13 @@ func parseStat(line []byte) (stat, error) {
 		}
 	}
 	return st, nil
+}
+
+// Parent returns the pid of a process's parent, 0 if that is outside our pid
+// namespace. It is true for a moment only.
+func Parent(pid int) (int, error) {
+	st, err := readStat(pid)
+	return st.parent, err
 }
 
 // Now is the present in the units of StartTime: a process that was started
