@@ -359,3 +359,6 @@ func (s *Store) Sync() error {
 	}
 	return nil
 }
+
+// Scratch is a directory on the store's disk for files without a name.
+func (s *Store) Scratch() string { return s.path(ingestDir) }

@@ -15,8 +15,10 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 
 	"github.com/crid-project/crid/image/reference"
 )
@@ -65,6 +67,7 @@ func (c *Client) Begin(ctx context.Context, ref reference.Ref, a *Auth, progress
 	if progress == nil {
 		progress = func(int64) {}
 	}
+	ctx = quiet(ctx)
 	p := &Pull{c: c, ref: ref, creds: creds, progress: progress}
 	p.resolver = docker.NewResolver(docker.ResolverOptions{
 		Hosts:   p.hosts(ctx),
@@ -76,6 +79,12 @@ func (c *Client) Begin(ctx context.Context, ref reference.Ref, a *Auth, progress
 	}
 	return p, nil
 }
+
+// silence is where containerd's libraries log to: their errors reach us as
+// errors, and their notes are not in our form.
+var silence = logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: &logrus.TextFormatter{}, Hooks: logrus.LevelHooks{}, Level: logrus.PanicLevel})
+
+func quiet(ctx context.Context) context.Context { return log.WithLogger(ctx, silence) }
 
 func (p *Pull) onClose(fn func()) {
 	p.mu.Lock()
@@ -95,7 +104,7 @@ func (p *Pull) Close() {
 
 // Resolve asks what the reference's tag or digest is at the moment.
 func (p *Pull) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
-	_, desc, err := p.resolver.Resolve(ctx, p.ref.String())
+	_, desc, err := p.resolver.Resolve(quiet(ctx), p.ref.String())
 	if err != nil {
 		return desc, fmt.Errorf("resolve %s: %w", p.ref, classify(err))
 	}
@@ -138,7 +147,7 @@ func mismatch(want, got digest.Digest) error {
 // reader must check the digest.
 func (p *Pull) Blob(ctx context.Context, desc ocispec.Descriptor) io.ReadCloser {
 	desc.URLs = nil
-	return &resuming{ctx: ctx, p: p, desc: desc}
+	return &resuming{ctx: quiet(ctx), p: p, desc: desc}
 }
 
 // resuming reads a blob and asks for the rest when a connection breaks.

@@ -28,18 +28,18 @@ const (
 	connections = 16
 )
 
+// tune sets up a transport before anything wraps it.
+func (p *Pull) tune(client *http.Client) error {
+	if t, ok := client.Transport.(*http.Transport); ok {
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = connections, connections
+		p.onClose(t.CloseIdleConnections)
+	}
+	return nil
+}
+
 // guard puts a host's client behind our rules.
 func (p *Pull) guard(h *docker.RegistryHost, last bool) {
 	client := *h.Client
-	if t, ok := client.Transport.(*http.Transport); ok {
-		t = t.Clone()
-		t.MaxIdleConns, t.MaxIdleConnsPerHost = connections, connections
-		client.Transport = t
-		p.onClose(t.CloseIdleConnections)
-	} else {
-		inner := client
-		p.onClose(inner.CloseIdleConnections)
-	}
 	host := *h
 	tokens := client
 	tokens.Transport = &tokenTransport{next: client.Transport, host: host}

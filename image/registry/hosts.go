@@ -132,7 +132,7 @@ func (e hostEntry) check(server string) error {
 // hosts answers a function, not for concurrent use, that makes the list of hosts to ask for one pull, in order, each behind the
 // guard and with credentials only where they belong.
 func (p *Pull) hosts(ctx context.Context) docker.RegistryHosts {
-	configured := config.ConfigureHosts(ctx, config.HostOptions{HostDir: p.c.hostDir})
+	configured := config.ConfigureHosts(ctx, config.HostOptions{HostDir: p.c.hostDir, UpdateClient: p.tune})
 	var known []docker.RegistryHost
 	return func(host string) ([]docker.RegistryHost, error) {
 		// A pull asks for its own registry only, once to resolve and once to
@@ -168,7 +168,7 @@ func (c *Client) Explain(ctx context.Context, host, repository string) ([]string
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
-	hosts, err := config.ConfigureHosts(ctx, config.HostOptions{HostDir: c.hostDir})(host)
+	hosts, err := config.ConfigureHosts(quiet(ctx), config.HostOptions{HostDir: c.hostDir})(host)
 	if err != nil {
 		return nil, err
 	}
