@@ -115,6 +115,7 @@ func TestUnknownKeysNameTheNearestKnownOne(t *testing.T) {
 		"[stream]\naddress = \"\"":                       `"stream`,
 		"[runtimes.kata]\ntpye = \"io.containerd.x.v2\"": `did you mean "runtimes.kata.type"?`,
 		"[runtimes.runc]\npod_annotation = []":           `"runtimes.runc.pod_annotations"`,
+		"levle = \"info\"":                               `did you mean "log.level"?`,
 		"zzzzzzzzzzzzzzz = 1":                            `crid config default`,
 		"[cni.default_network]\nname = \"x\"\nsub = 1":   `"cni.default_network.sub"`,
 	} {

@@ -21,7 +21,7 @@ import (
 // errNoDaemon says that no crid listens on the admin socket.
 var errNoDaemon = errors.New("crid is not running")
 
-// admin speaks HTTP to the running daemon:
+// daemonClient speaks HTTP to the running daemon:
 //
 //	GET  /check                 JSON list of {name, severity, message, cure}
 //	GET  /images                JSON list of Image
@@ -29,15 +29,15 @@ var errNoDaemon = errors.New("crid is not running")
 //	                            line: {"progress": TEXT}, {"image": Image} or
 //	                            {"error": TEXT}
 //	GET  /images/export?ref=…   the archive
-type admin struct {
+type daemonClient struct {
 	socket string
 	http   *http.Client
 }
 
-// newAdmin is a client to the daemon of a configuration; nothing is dialled yet.
-func newAdmin(c *config.Config) *admin {
+// newDaemonClient is a client to the daemon of a configuration; nothing is dialled yet.
+func newDaemonClient(c *config.Config) *daemonClient {
 	socket := c.AdminSocket()
-	return &admin{socket: socket, http: &http.Client{Transport: &http.Transport{
+	return &daemonClient{socket: socket, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: 5 * time.Second}
 			return d.DialContext(ctx, "unix", socket)
@@ -48,7 +48,7 @@ func newAdmin(c *config.Config) *admin {
 }
 
 // do sends one request and answers the body of a success.
-func (a *admin) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+func (a *daemonClient) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://crid"+path, body)
 	if err != nil {
 		return nil, err
@@ -63,13 +63,19 @@ func (a *admin) do(ctx context.Context, method, path string, body io.Reader) (io
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		var problem struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(text, &problem) == nil && problem.Error != "" {
+			return nil, errors.New(problem.Error)
+		}
 		return nil, fmt.Errorf("crid answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
 	return resp.Body, nil
 }
 
 // getJSON fetches and decodes a bounded answer within 30 seconds.
-func (a *admin) getJSON(ctx context.Context, path string, into any) error {
+func (a *daemonClient) getJSON(ctx context.Context, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	body, err := a.do(ctx, http.MethodGet, path, nil)
@@ -84,7 +90,7 @@ func (a *admin) getJSON(ctx context.Context, path string, into any) error {
 }
 
 // Running tells whether a daemon answers at all.
-func (a *admin) Running(ctx context.Context) bool {
+func (a *daemonClient) Running(ctx context.Context) bool {
 	d := net.Dialer{Timeout: 2 * time.Second}
 	conn, err := d.DialContext(ctx, "unix", a.socket)
 	if err != nil {
@@ -95,13 +101,13 @@ func (a *admin) Running(ctx context.Context) bool {
 }
 
 // List is GET /images.
-func (a *admin) List(ctx context.Context) (list []Image, err error) {
+func (a *daemonClient) List(ctx context.Context) (list []Image, err error) {
 	err = a.getJSON(ctx, "/images", &list)
 	return list, err
 }
 
 // Import is POST /images/import.
-func (a *admin) Import(ctx context.Context, archive io.Reader, progress func(string)) ([]Image, error) {
+func (a *daemonClient) Import(ctx context.Context, archive io.Reader, progress func(string)) ([]Image, error) {
 	body, err := a.do(ctx, http.MethodPost, "/images/import", io.NopCloser(archive))
 	if err != nil {
 		return nil, err
@@ -139,7 +145,7 @@ func (a *admin) Import(ctx context.Context, archive io.Reader, progress func(str
 
 // Export is GET /images/export. The archive is complete only if no error came:
 // an interrupted answer is one (chunked encoding tells).
-func (a *admin) Export(ctx context.Context, w io.Writer, refs []string) error {
+func (a *daemonClient) Export(ctx context.Context, w io.Writer, refs []string) error {
 	body, err := a.do(ctx, http.MethodGet, "/images/export?"+url.Values{"ref": refs}.Encode(), nil)
 	if err != nil {
 		return err
@@ -152,4 +158,4 @@ func (a *admin) Export(ctx context.Context, w io.Writer, refs []string) error {
 }
 
 // Close has nothing to end.
-func (a *admin) Close() error { return nil }
+func (a *daemonClient) Close() error { return nil }

@@ -61,7 +61,7 @@ func checkCommand(f *flags) *cobra.Command {
 func ledger(ctx context.Context, c *config.Config, must bool) []fitness.Finding {
 	const name = "records"
 	var list []fitness.Finding
-	err := newAdmin(c).getJSON(ctx, "/check", &list)
+	err := newDaemonClient(c).getJSON(ctx, "/check", &list)
 	switch {
 	case errors.Is(err, errNoDaemon) && !must:
 		return []fitness.Finding{{Name: name, Severity: fitness.OK, Message: "crid is not running: not looked at"}}

@@ -32,7 +32,7 @@ func imagesCommand(f *flags) *cobra.Command {
 // openImages answers the running daemon's store, or the store itself if none
 // runs: then its directories are locked until it is closed.
 func openImages(ctx context.Context, c *config.Config) (ImageStore, error) {
-	if a := newAdmin(c); a.Running(ctx) {
+	if a := newDaemonClient(c); a.Running(ctx) {
 		return a, nil
 	}
 	if Images == nil {

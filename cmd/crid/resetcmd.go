@@ -129,8 +129,8 @@ func takeOver(ctx context.Context, c *config.Config, out io.Writer) (unlock func
 	stopped := map[int]bool{}
 	for {
 		for _, dir := range []string{c.Root, c.State} {
-			if pid := stopHolder(dir, stopped); pid > 0 {
-				fmt.Fprintf(out, "stopping crid (pid %d)\n", pid)
+			if err := stopHolder(ctx, dir, stopped, out); err != nil {
+				return nil, err
 			}
 		}
 		// A service manager may start it anew: whoever is quicker has the lock.
@@ -146,34 +146,43 @@ func takeOver(ctx context.Context, c *config.Config, out io.Writer) (unlock func
 	}
 }
 
-// stopHolder sends SIGTERM, once, to the process that holds a directory's
-// lock, and answers its pid; 0 if there is none to signal. The pid in the file
-// is only a hint: it is signalled, through a pidfd, if that process has the
-// lock file open.
-func stopHolder(dir string, stopped map[int]bool) int {
+// stopHolder sends SIGTERM, once, to the process that holds a directory's lock
+// and waits for its end. The pid in the file is only a hint: it is signalled,
+// through a pidfd, if that process has the lock file open.
+func stopHolder(ctx context.Context, dir string, stopped map[int]bool, out io.Writer) error {
 	path := filepath.Join(dir, "lock")
 	f, err := os.Open(path)
 	if err != nil {
-		return 0
+		return nil //nolint:nilerr // no file, no holder
 	}
 	defer f.Close()
 	pid := holder(f)
 	if pid <= 1 || pid == os.Getpid() || stopped[pid] {
-		return 0
+		return nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return 0
+		return nil //nolint:nilerr // it is gone
 	}
 	defer unix.Close(fd)
 	if !hasOpen(pid, f) {
-		return 0
+		return nil
 	}
+	fmt.Fprintf(out, "stopping crid (pid %d)\n", pid)
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
-		return 0
+		return fmt.Errorf("stop crid (pid %d): %w", pid, err)
 	}
 	stopped[pid] = true
-	return pid
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 50)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for crid (pid %d): %w", pid, err)
+		}
+	}
+	return fmt.Errorf("crid (pid %d) does not end: %w", pid, ctx.Err())
 }
 
 // hasOpen tells whether a process has the same file open.

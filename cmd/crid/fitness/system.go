@@ -44,7 +44,7 @@ func limits(_ context.Context, n *node) []Finding {
 	var out []Finding
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err == nil && r.Max < 65536 {
-		out = append(out, warn("open files", "LimitNOFILE=infinity in the unit (or ulimit -Hn 1048576)", "at most %d for crid and its shims", r.Max))
+		out = append(out, warn("open files", "LimitNOFILE=1024:1048576 in the unit (or ulimit -Hn 1048576)", "at most %d for crid and its shims", r.Max))
 	}
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &r); err == nil && r.Max < 16384 {
 		out = append(out, warn("processes", "LimitNPROC=infinity in the unit", "at most %d", r.Max))
