@@ -28,7 +28,7 @@ alive() {
 }
 
 configure() {
-	mkdir -p "$RUN"/{root,cni,ipam,certs.d,logs} "$STATE"
+	mkdir -p "$RUN"/{cni,ipam,certs.d,logs} # root and state are made by crid
 	cat >"$CONFIG" <<-T
 	version = 1
 	root = "$RUN/root"

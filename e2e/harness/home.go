@@ -77,7 +77,7 @@ func NewHome(network Network) (*Home, error) {
 }
 
 func (h *Home) furnish(network Network) error {
-	for _, d := range []string{h.Root(), h.State(), h.Certs(), h.CNIConf(), h.CNICache(), h.IPAM(), h.Tmp(), h.PodLogs()} {
+	for _, d := range []string{h.Certs(), h.CNIConf(), h.CNICache(), h.IPAM(), h.Tmp(), h.PodLogs()} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return err
 		}
