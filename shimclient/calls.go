@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -39,14 +40,13 @@ func (s *Shim) Create(ctx context.Context, c Create) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("create task %s: %w", c.ID, err)
 	}
+	std, err := stdio{c.Stdin, c.Stdout, c.Stderr, c.Terminal}.checked()
+	if err != nil {
+		return 0, fmt.Errorf("create task %s: %w", c.ID, err)
+	}
 	req := &task.CreateTaskRequest{
 		ID: c.ID, Bundle: c.Bundle, Terminal: c.Terminal,
-		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Options: options,
-	}
-	for _, path := range []string{c.Stdin, c.Stdout, c.Stderr} {
-		if err := checkStdio(path); err != nil {
-			return 0, fmt.Errorf("create task %s: %w", c.ID, err)
-		}
+		Stdin: std.in, Stdout: std.out, Stderr: std.err, Options: options,
 	}
 	for _, m := range c.Rootfs {
 		req.Rootfs = append(req.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
@@ -56,13 +56,33 @@ func (s *Shim) Create(ctx context.Context, c Create) (int, error) {
 	return int(resp.Pid), err
 }
 
-// checkStdio lets nothing pass but a path: the shim would take a URI with a
-// scheme such as binary:// for a program to run.
-func checkStdio(path string) error {
-	if path != "" && path[0] != '/' {
-		return fmt.Errorf("stdio %q is not an absolute path: %w", path, errdefs.ErrInvalidArgument)
+// stdio is what a shim is told about a process's input and output.
+type stdio struct {
+	in, out, err string
+	terminal     bool
+}
+
+// checked lets nothing pass but paths: the shim would take a URI with a scheme
+// such as binary:// for a program to run. The runc shim opens both outputs or
+// none, so that one which nobody wants goes to /dev/null.
+func (s stdio) checked() (stdio, error) {
+	for _, path := range []string{s.in, s.out, s.err} {
+		if path != "" && path[0] != '/' {
+			return stdio{}, fmt.Errorf("stdio %q is not an absolute path: %w", path, errdefs.ErrInvalidArgument)
+		}
 	}
-	return nil
+	if s.in == "" && s.out == "" && s.err == "" {
+		return s, nil
+	}
+	if s.out == "" {
+		s.out = os.DevNull
+	}
+	if s.terminal {
+		s.err = ""
+	} else if s.err == "" {
+		s.err = os.DevNull
+	}
+	return s, nil
 }
 
 // Start implements Tasks.
@@ -148,10 +168,9 @@ func (s *Shim) Exec(ctx context.Context, e ExecSpec) error {
 	if err := checkID(e.ExecID); err != nil {
 		return fmt.Errorf("exec in task %s: %w", e.ID, err)
 	}
-	for _, path := range []string{e.Stdin, e.Stdout, e.Stderr} {
-		if err := checkStdio(path); err != nil {
-			return fmt.Errorf("exec in task %s: %w", e.ID, err)
-		}
+	std, err := stdio{e.Stdin, e.Stdout, e.Stderr, e.Terminal}.checked()
+	if err != nil {
+		return fmt.Errorf("exec in task %s: %w", e.ID, err)
 	}
 	spec, err := packJSON(typeProcess, e.Process)
 	if err != nil {
@@ -159,7 +178,7 @@ func (s *Shim) Exec(ctx context.Context, e ExecSpec) error {
 	}
 	return s.call(ctx, "Exec", &task.ExecProcessRequest{
 		ID: e.ID, ExecID: e.ExecID, Terminal: e.Terminal,
-		Stdin: e.Stdin, Stdout: e.Stdout, Stderr: e.Stderr, Spec: spec,
+		Stdin: std.in, Stdout: std.out, Stderr: std.err, Spec: spec,
 	}, new(emptypb.Empty))
 }
 

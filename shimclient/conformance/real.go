@@ -162,6 +162,7 @@ func (w *Real) bundle(t testing.TB, group, id string, args []string) string {
 		Mounts: []oci.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}},
 		},
 		Annotations: map[string]string{"io.kubernetes.cri.sandbox-id": group},
 		Linux: &oci.Linux{

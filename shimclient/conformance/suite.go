@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
@@ -32,6 +33,7 @@ func Run(t *testing.T, make func(*testing.T) World) {
 		{"exec", execs},
 		{"exec after the end", execAfterEnd},
 		{"pause", pause},
+		{"update", update},
 		{"events are published", eventsPublished},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, make(t)) })
@@ -388,6 +390,24 @@ func pause(t *testing.T, w World) {
 	wantState(t, s, "app", shimclient.State{Pid: pid, Status: shimclient.StatusPaused})
 	must(t, "resume", s.Resume(ctx, "app"))
 	wantState(t, s, "app", shimclient.State{Pid: pid, Status: shimclient.StatusRunning})
+}
+
+func update(t *testing.T, w World) {
+	ctx := t.Context()
+	s := w.Launch(t, "pod1")
+	run(t, w, s, "app", "sleep")
+	limit := int64(77)
+	resources := &oci.LinuxResources{Pids: &oci.LinuxPids{Limit: &limit}}
+	must(t, "update", s.Update(ctx, "app", resources, nil))
+	if err := s.Update(ctx, "nobody", resources, nil); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Fatalf("update of nobody: %v", err)
+	}
+	must(t, "kill", s.Kill(ctx, "app", uint32(unix.SIGKILL), false))
+	_, err := s.Wait(ctx, "app")
+	must(t, "wait", err)
+	if err := s.Update(ctx, "app", resources, nil); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Fatalf("update of a stopped container: %v", err)
+	}
 }
 
 func eventsPublished(t *testing.T, w World) {

@@ -14,6 +14,7 @@ import (
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/conformance"
 	"github.com/crid-project/crid/shimclient/fake"
+	"github.com/crid-project/crid/shimclient/pidfd"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -181,6 +182,34 @@ func TestPidIsGivenAway(t *testing.T) {
 	}
 	if app.Signal(unix.SIGKILL) == nil || bystander.Exited() {
 		t.Fatal("a pidfd hit a bystander")
+	}
+}
+
+func TestZombieCanBeOpenedUntilItIsReaped(t *testing.T) {
+	w, s, app, side := start(t)
+	told := make(chan struct{})
+	w.Watch(app, func() { close(told) })
+	s.Process().Signal(unix.SIGSTOP)
+	app.Exit(42)
+	<-told
+	if _, err := w.Identify(app.Process().Pid); !errors.Is(err, pidfd.ErrGone) {
+		t.Fatal(err)
+	}
+	p, err := w.Open(app.Process())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, ok := p.Status(); !ok || st.Code() != 42 {
+		t.Fatalf("%v, %v", st, ok)
+	}
+	s.Process().Signal(unix.SIGCONT)
+	if _, err := w.Open(app.Process()); !errors.Is(err, pidfd.ErrGone) {
+		t.Fatal("reaped by its shim and opened")
+	}
+	s.Process().Signal(unix.SIGKILL)
+	side.Exit(1)
+	if _, err := w.Open(side.Process()); !errors.Is(err, pidfd.ErrGone) {
+		t.Fatal("an orphan was not reaped")
 	}
 }
 

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"fmt"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,10 @@ type Process struct {
 	killed  bool // SIGKILL is pending
 	stopped bool // by SIGSTOP
 	resumed chan struct{}
+	reaped  bool // nobody can open it any more
 	onEnd   func()
 	onCont  func()
+	watches []func()
 	done    chan struct{}
 }
 
@@ -135,9 +138,47 @@ func (p *Process) end(st pidfd.Status) {
 		close(p.resumed)
 	}
 	close(p.done)
+	for _, fn := range p.watches {
+		go fn()
+	}
+	p.watches = nil
 	if p.onEnd != nil {
 		p.onEnd()
+	} else {
+		p.reaped = true // by the first process of the machine
 	}
+}
+
+// Identify is pidfd.Identify: ErrGone for those who have ended, too.
+func (w *World) Identify(pid int) (pidfd.Process, error) {
+	p := w.Process(pid)
+	if p == nil || p.Exited() {
+		return pidfd.Process{}, fmt.Errorf("identify pid %d: %w", pid, pidfd.ErrGone)
+	}
+	return p.ident, nil
+}
+
+// Open is pidfd.Open: a process that has ended can be opened until its parent,
+// a shim that is not stopped, has reaped it.
+func (w *World) Open(id pidfd.Process) (*Process, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.procs[id.Pid]
+	if p == nil || p.ident != id || p.reaped {
+		return nil, fmt.Errorf("open %v: %w", id, pidfd.ErrGone)
+	}
+	return p, nil
+}
+
+// Watch calls fn once, in a goroutine of its own, when the process has ended.
+func (w *World) Watch(p *Process, fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.ended {
+		go fn()
+		return
+	}
+	p.watches = append(p.watches, fn)
 }
 
 // begin lets a program that ends by itself do so; with the lock held.

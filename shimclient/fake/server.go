@@ -46,6 +46,10 @@ func newServer(w *World, l shimclient.Launch) *server {
 	srv := &server{w: w, ref: w.Predict(l), containers: map[string]*container{}}
 	srv.proc = w.spawn(0, nil)
 	srv.proc.onCont = srv.reap
+	srv.proc.onEnd = func() {
+		srv.proc.reaped = true
+		srv.reap()
+	}
 	srv.ref.Process, srv.ref.Version = srv.proc.ident, 3
 	return srv
 }
@@ -71,7 +75,16 @@ func (srv *server) adopt(t *task) {
 func (srv *server) reap() {
 	for len(srv.exits) > 0 {
 		t := srv.exits[0]
-		if srv.proc.ended || srv.proc.stopped || t.container.jammed != nil {
+		if srv.proc.ended {
+			t.proc.reaped = true // as an orphan
+			srv.exits = srv.exits[1:]
+			continue
+		}
+		if srv.proc.stopped {
+			return
+		}
+		t.proc.reaped = true // the shim's reaper does not wait for what is made of it
+		if t.container.jammed != nil {
 			return
 		}
 		srv.exits = srv.exits[1:]

@@ -260,7 +260,13 @@ func (s *Shim) CloseStdin(ctx context.Context, id, execID string) error {
 
 // Update implements shimclient.Tasks.
 func (s *Shim) Update(ctx context.Context, id string, _ *oci.LinuxResources, _ map[string]string) error {
-	return s.look(ctx, "Update", id, "")
+	return s.call(ctx, "Update", id, "", func() error {
+		t, err := s.srv.find(id, "")
+		if err == nil && t.status == shimclient.StatusStopped {
+			err = fmt.Errorf("cannot update a stopped container: %w", errdefs.ErrFailedPrecondition)
+		}
+		return err
+	})
 }
 
 func (s *Shim) look(ctx context.Context, method, id, execID string) error {
