@@ -74,6 +74,7 @@ func Open(path string, opts Options) (*Log, error) {
 	if l.file, err = openFile(path); err != nil {
 		return nil, fmt.Errorf("open container log: %w", err)
 	}
+	l.torn = endsTorn(l.file)
 	return l, nil
 }
 
@@ -86,7 +87,7 @@ func openFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	// O_NONBLOCK: a fifo in its place must be refused, not waited for.
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
 		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
@@ -103,6 +104,18 @@ func openFile(path string) (*os.File, error) {
 		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// endsTorn is true if the file ends in the middle of an entry: a crash on a
+// full disk. The next entry then begins a line of its own.
+func endsTorn(f *os.File) bool {
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return false
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], fi.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // Path is where the log is, empty for none.
@@ -148,7 +161,7 @@ func (l *Log) Reopen() error {
 		next.Close()
 		return fmt.Errorf("reopen container log: it is closed: %w", errdefs.ErrFailedPrecondition)
 	}
-	l.file, l.torn = next, false
+	l.file, l.torn = next, endsTorn(next)
 	l.unlock()
 	_ = old.Close() // nothing is buffered: what was written was checked then
 	return nil

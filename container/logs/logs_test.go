@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -83,8 +82,6 @@ func within(t testing.TB, what string, done <-chan struct{}) {
 
 type entry struct{ stream, tag, text string }
 
-var entryForm = regexp.MustCompile(`^(\S+) (stdout|stderr) ([FP]) (.*)$`)
-
 // entries parses a log as the kubelet does, and fails on a torn line.
 func entries(t testing.TB, path string) (out []entry) {
 	t.Helper()
@@ -96,14 +93,14 @@ func entries(t testing.TB, path string) (out []entry) {
 		t.Errorf("%s ends in the middle of an entry: %q", path, data[max(0, len(data)-80):])
 	}
 	for line := range strings.Lines(string(data)) {
-		m := entryForm.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if m == nil {
+		m := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+		if len(m) != 4 || m[1] != "stdout" && m[1] != "stderr" || m[2] != "F" && m[2] != "P" {
 			t.Fatalf("torn entry in %s: %.200q", path, line)
 		}
-		if _, err := time.Parse(time.RFC3339Nano, m[1]); err != nil {
+		if _, err := time.Parse(time.RFC3339Nano, m[0]); err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, entry{m[2], m[3], m[4]})
+		out = append(out, entry{m[1], m[2], m[3]})
 	}
 	return out
 }
@@ -203,7 +200,7 @@ func TestFollowBothStreams(t *testing.T) {
 			}
 			continue
 		}
-		if want := fmt.Sprintf("%s %d", e.stream[3:], next[e.stream]); e.text != want && e.text != strings.Replace(want, "err", "err", 1) {
+		if want := fmt.Sprintf("%s %d", e.stream[3:], next[e.stream]); e.text != want {
 			t.Fatalf("%q, want %q", e.text, want)
 		}
 		next[e.stream]++
@@ -444,6 +441,22 @@ func TestFullDisk(t *testing.T) {
 	want := fmt.Sprintf("[crid: %d log entries (%d bytes) were dropped here: no space left on device]", c.DroppedEntries, c.DroppedBytes)
 	if len(es) != 2 || es[0] != want || es[1] != "back" {
 		t.Errorf("%q", es)
+	}
+}
+
+func TestAFileThatEndsInTheMiddleOfAnEntry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	if err := os.WriteFile(path, []byte("2026-01-01T00:00:00Z stdout F half an ent"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, path, Options{})
+	b := &batch{}
+	b.begin(Stdout, time.Now())
+	b.entry('F', []byte("whole"), nil)
+	l.write(b)
+	l.write(b)
+	if got := fmt.Sprint(texts(entries(t, path))); got != "[half an ent whole whole]" {
+		t.Error(got)
 	}
 }
 
