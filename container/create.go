@@ -145,7 +145,7 @@ func (c *Containers) furnish(ctx context.Context, pod *store.Pod, id string, p *
 		facts.Name = v.Name.Name
 	}
 	c.podFiles(pod, &facts)
-	if facts.PIDNS, err = c.pidNamespace(pod, p); err != nil {
+	if facts.PIDNS, err = c.pidNamespace(ctx, pod, p); err != nil {
 		return err
 	}
 	if err := c.resolveUser(id, img.Config, p, &facts); err != nil {
@@ -194,13 +194,10 @@ func (c *Containers) resolveUser(id string, img imagespec.Image, p *plan.Contain
 }
 
 // pidNamespace answers the process namespace to join; empty: one of its own.
-func (c *Containers) pidNamespace(pod *store.Pod, p *plan.Container) (string, error) {
+func (c *Containers) pidNamespace(ctx context.Context, pod *store.Pod, p *plan.Container) (string, error) {
 	switch p.PID {
 	case plan.PIDPod:
-		if pod.PIDNS == "" {
-			return "", fmt.Errorf("namespace_options.pid is POD, but the pod sandbox was not made to share its process namespace: %w", errdefs.ErrInvalidArgument)
-		}
-		return pod.PIDNS, nil
+		return c.Shims.PIDNamespace(ctx, pod.ID)
 	case plan.PIDTarget:
 		t, err := c.Ledger.Container(p.TargetID)
 		if err != nil {

@@ -21,6 +21,9 @@ type Shims interface {
 	// Of answers the connected shim of a pod; errdefs.ErrUnavailable while it
 	// cannot be reached, errdefs.ErrNotFound once it is gone.
 	Of(podID string) (shimclient.Tasks, error)
+	// PIDNamespace answers the process namespace that the pod's containers
+	// share, as a path to join; it is made if need be.
+	PIDNamespace(ctx context.Context, podID string) (string, error)
 	// DeleteTask runs the shim's delete sub-command for one container. Nothing
 	// that it answers is trusted; what counts is what the kernel shows after.
 	DeleteTask(ctx context.Context, handler, bundle, id string) error

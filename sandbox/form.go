@@ -78,6 +78,62 @@ func (p *Pods) startPause(ctx context.Context, s shimclient.Tasks, v *store.Pod,
 	return p.watchPause(v.ID, init)
 }
 
+// PIDNamespace implements container.Shims: the process namespace that the pod's
+// containers share. A pod that was made without one gets its sandbox process
+// when the first container asks to share.
+func (p *Pods) PIDNamespace(ctx context.Context, id string) (string, error) {
+	v, err := p.Ledger.Pod(id)
+	if err != nil {
+		return "", err
+	}
+	if v.PIDNS != "" {
+		return v.PIDNS, nil
+	}
+	got, err, _ := p.late.Do(v.ID, func() (any, error) { return p.addPause(ctx, v.ID) })
+	if err != nil {
+		return "", fmt.Errorf("make a process namespace for the pod to share: %w", err)
+	}
+	ns, _ := got.(string)
+	return ns, nil
+}
+
+func (p *Pods) addPause(ctx context.Context, id string) (string, error) {
+	v, err := p.Ledger.Pod(id)
+	if err != nil || v.PIDNS != "" {
+		return v.PIDNS, err
+	}
+	h, err := p.Handler(v.Handler)
+	if err != nil {
+		return "", err
+	}
+	w, err := p.Plan(v)
+	if err != nil {
+		return "", err
+	}
+	w.PodPID = true
+	if v, err = p.Ledger.UpdatePod(id, func(v *store.Pod) { v.Pause = true }); err != nil {
+		return "", err
+	}
+	if err := p.Ledger.FlushPod(ctx, id); err != nil {
+		return "", err
+	}
+	if err := p.writeBundle(v, w, h); err != nil {
+		return "", err
+	}
+	s, err := p.Of(id)
+	if err != nil {
+		return "", err
+	}
+	if err := p.startPause(ctx, s, v, w, h); err != nil {
+		return "", err
+	}
+	v, err = p.Ledger.Pod(id)
+	if err != nil {
+		return "", err
+	}
+	return v.PIDNS, nil
+}
+
 func (p *Pods) pidPin(id string) string { return filepath.Join(p.Dir(id), "pidns") }
 
 func (p *Pods) pinPID(id string, init pidfd.Process) error {

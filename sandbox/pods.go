@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/crid-project/crid/cni"
 	"github.com/crid-project/crid/container"
@@ -61,7 +62,9 @@ type Config struct {
 	Kernel   container.Kernel
 	Handlers container.Handlers
 	// Handler answers a runtime handler by name; errdefs.ErrNotFound.
-	Handler  func(name string) (Handler, error)
+	Handler func(name string) (Handler, error)
+	// Plan opens a record's configuration again.
+	Plan     func(*store.Pod) (*plan.Pod, error)
 	StateDir string
 	// CgroupDriver and CgroupParent are as for containers.
 	CgroupDriver, CgroupParent string
@@ -91,6 +94,7 @@ type Pods struct {
 	pauses map[string]container.Proc
 	stop   chan struct{}
 	wg     sync.WaitGroup
+	late   singleflight.Group // sandbox processes added later
 }
 
 // New answers hands that have done nothing yet.

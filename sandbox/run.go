@@ -264,6 +264,12 @@ func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
 			return err
 		}
 	}
+	return p.writeBundle(v, w, h)
+}
+
+// writeBundle writes the pod's config.json: the sandbox process's, or what
+// little a shim without one wants to read.
+func (p *Pods) writeBundle(v *store.Pod, w *plan.Pod, h Handler) error {
 	spec := &oci.Spec{Version: oci.Version, Annotations: map[string]string{
 		"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": v.ID}}
 	if v.Pause {
@@ -276,7 +282,7 @@ func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
 	if err != nil {
 		return fmt.Errorf("encode bundle: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.Dir(v.ID), "config.json"), b, 0o600); err != nil {
 		return fmt.Errorf("write bundle: %w", err)
 	}
 	return nil

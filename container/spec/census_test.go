@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crid-project/crid/container/spec/census"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -14,9 +14,9 @@ import (
 // being refused.
 const used = "used"
 
-// census decides about every field of ContainerConfig. A new cri-api that adds
+// fields decides about every field of ContainerConfig. A new cri-api that adds
 // one fails the test until somebody decides.
-var census = map[string]string{
+var fields = map[string]string{
 	"metadata.name":              used,
 	"metadata.attempt":           "identifies the container in the ledger; no meaning for the spec",
 	"image.image":                used,
@@ -134,11 +134,11 @@ func TestCensus(t *testing.T) {
 		return string(raw)
 	}
 	seen := map[string]bool{}
-	for _, path := range leaves((&runtime.ContainerConfig{}).ProtoReflect().Descriptor(), "", census) {
+	for _, path := range census.Leaves((&runtime.ContainerConfig{}).ProtoReflect().Descriptor(), fields) {
 		seen[path] = true
-		decision, ok := census[path]
+		decision, ok := fields[path]
 		if !ok {
-			t.Errorf("ContainerConfig.%s: cri-api has a field that nobody has decided about: use it, or say in census why not", path)
+			t.Errorf("ContainerConfig.%s: cri-api has a field that nobody has decided about: use it, or say in fields why not", path)
 			continue
 		}
 		c, p := full()
@@ -152,87 +152,16 @@ func TestCensus(t *testing.T) {
 		if strings.Contains(before, "invalid argument") {
 			t.Fatalf("the full configuration is refused: %s", before)
 		}
-		change(c.ProtoReflect(), strings.Split(path, "."))
+		census.Change(c.ProtoReflect(), path)
 		if differs := outcome(c, p) != before; differs != (decision == used) {
 			t.Errorf("ContainerConfig.%s is decided as %q, but a change of it makes a difference: %v", path, decision, differs)
 		}
 	}
-	for path := range census {
+	for path := range fields {
 		if !seen[path] {
 			t.Errorf("ContainerConfig.%s: in the census, but not in cri-api", path)
 		}
 	}
-}
-
-// leaves lists the fields of a message, nested ones by their path; a message
-// that the census decides about as a whole is not entered.
-func leaves(d protoreflect.MessageDescriptor, prefix string, decided map[string]string) []string {
-	var out []string
-	for i := range d.Fields().Len() {
-		f := d.Fields().Get(i)
-		path := prefix + string(f.Name())
-		if _, whole := decided[path]; f.Message() != nil && !f.IsMap() && !whole {
-			out = append(out, leaves(f.Message(), path+".", decided)...)
-			continue
-		}
-		out = append(out, path)
-	}
-	return out
-}
-
-// change gives the field at path another value, in the first element where it
-// is in a list.
-func change(m protoreflect.Message, path []string) {
-	f := m.Descriptor().Fields().ByName(protoreflect.Name(path[0]))
-	switch {
-	case f.IsMap():
-		m.Mutable(f).Map().Set(protoreflect.ValueOfString("census.io/new").MapKey(), protoreflect.ValueOfString("x"))
-	case f.IsList() && f.Message() != nil:
-		l := m.Mutable(f).List()
-		if l.Len() == 0 {
-			l.AppendMutable()
-		}
-		at := 0 // the element that has it, if one does
-		for i := range l.Len() {
-			if e := l.Get(i).Message(); e.Has(e.Descriptor().Fields().ByName(protoreflect.Name(path[1]))) {
-				at = i
-				break
-			}
-		}
-		change(l.Get(at).Message(), path[1:])
-	case f.IsList():
-		m.Mutable(f).List().Append(other(f, protoreflect.Value{}))
-	case f.Message() != nil:
-		if len(path) == 1 {
-			m.Mutable(f)
-			return
-		}
-		change(m.Mutable(f).Message(), path[1:])
-	default:
-		m.Set(f, other(f, m.Get(f)))
-	}
-}
-
-func other(f protoreflect.FieldDescriptor, old protoreflect.Value) protoreflect.Value {
-	switch f.Kind() {
-	case protoreflect.BoolKind:
-		return protoreflect.ValueOfBool(!old.Bool())
-	case protoreflect.EnumKind:
-		return protoreflect.ValueOfEnum(1 - min(old.Enum(), 1))
-	case protoreflect.StringKind:
-		return protoreflect.ValueOfString("census")
-	case protoreflect.BytesKind:
-		return protoreflect.ValueOfBytes([]byte("census"))
-	case protoreflect.Int32Kind:
-		return protoreflect.ValueOfInt32(7)
-	case protoreflect.Int64Kind:
-		return protoreflect.ValueOfInt64(2012)
-	case protoreflect.Uint32Kind:
-		return protoreflect.ValueOfUint32(7)
-	case protoreflect.Uint64Kind:
-		return protoreflect.ValueOfUint64(7)
-	}
-	panic("census: field kind " + f.Kind().String() + " is new")
 }
 
 func TestSealedConfigsComeBackWhole(t *testing.T) {

@@ -172,8 +172,13 @@ func FuzzResolve(f *testing.F) {
 	for _, u := range []string{"", "root", "0:0", "4294967296", "www:staff", " 0", "0x0"} {
 		f.Add(u, passwd, group)
 	}
+	root := image(f, passwd, group)
 	f.Fuzz(func(t *testing.T, u, passwd, group string) {
-		root := image(t, passwd, group)
+		for name, text := range map[string]string{"passwd": passwd, "group": group} {
+			if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 		got, err := Resolve(root, u, Want{})
 		if err != nil {
 			return

@@ -49,7 +49,7 @@ type Pod struct {
 	// may differ each time a plan is made: the record keeps the first ones.
 	ProcessLabel, MountLabel string
 	// PauseSpec builds the OCI spec of the sandbox container, for the pause form.
-	PauseSpec func(Facts) (*oci.Spec, error)
+	PauseSpec func(Facts) (*oci.Spec, error) `json:"-"`
 }
 
 // IDMap is a user namespace mapping.
