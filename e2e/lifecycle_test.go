@@ -42,7 +42,7 @@ func TestAPodFromRunToRemove(t *testing.T) {
 	if end.GetExitCode() != 7 || end.GetReason() != "Error" {
 		t.Errorf("exit code %d, reason %q", end.GetExitCode(), end.GetReason())
 	}
-	if !(end.GetCreatedAt() <= end.GetStartedAt() && end.GetStartedAt() <= end.GetFinishedAt()) {
+	if end.GetCreatedAt() > end.GetStartedAt() || end.GetStartedAt() > end.GetFinishedAt() {
 		t.Errorf("times out of order: created %d, started %d, finished %d", end.GetCreatedAt(), end.GetStartedAt(), end.GetFinishedAt())
 	}
 	if out, errs := p.logged(config, "stdout"), p.logged(config, "stderr"); out != "out\n" || errs != "err\n" {
