@@ -115,7 +115,7 @@ func TestUnknownKeysNameTheNearestKnownOne(t *testing.T) {
 		"[stream]\naddress = \"\"":                       `"stream`,
 		"[runtimes.kata]\ntpye = \"io.containerd.x.v2\"": `did you mean "runtimes.kata.type"?`,
 		"[runtimes.runc]\npod_annotation = []":           `"runtimes.runc.pod_annotations"`,
-		"levle = \"info\"":                               `did you mean "log.level"?`,
+		"lveel = \"info\"":                               `did you mean "log.level"?`,
 		"zzzzzzzzzzzzzzz = 1":                            `crid config default`,
 		"[cni.default_network]\nname = \"x\"\nsub = 1":   `"cni.default_network.sub"`,
 	} {
@@ -194,7 +194,7 @@ func TestDropInsAreLaidOverInOrderAndChangeOnlyWhatTheyName(t *testing.T) {
 	if _, ok := c.Runtimes["runc"]; !ok {
 		t.Error("runc is gone")
 	}
-	put(t, filepath.Join(dir, "conf.d", "30-c.toml"), "levle = 1\n")
+	put(t, filepath.Join(dir, "conf.d", "30-c.toml"), "lveel = 1\n")
 	if _, err := Load(main, Overrides{}); err == nil || !strings.Contains(err.Error(), "30-c.toml:1") {
 		t.Errorf("got %v, want the drop-in named", err)
 	}

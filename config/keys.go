@@ -137,10 +137,9 @@ func flatten(c *Config) []entry {
 			switch {
 			case f.Kind() == reflect.Struct:
 				walk(name+".", f)
-			case f.Type() == reflect.TypeFor[map[string]Runtime]():
-				handlers := f.Interface().(map[string]Runtime)
-				for _, h := range slices.Sorted(maps.Keys(handlers)) {
-					walk(name+"."+h+".", reflect.ValueOf(handlers[h]))
+			case name == "runtimes":
+				for _, h := range slices.Sorted(maps.Keys(c.Runtimes)) {
+					walk(name+"."+h+".", reflect.ValueOf(c.Runtimes[h]))
 				}
 			default:
 				out = append(out, entry{name, literal(f.Interface())})
@@ -203,13 +202,9 @@ func quote(s string) string {
 }
 
 func bareOrQuoted(key string) string {
-	for _, c := range key {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-') {
-			return quote(key)
-		}
-	}
-	if key == "" {
-		return `""`
+	const bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+	if key == "" || strings.Trim(key, bare) != "" {
+		return quote(key)
 	}
 	return key
 }

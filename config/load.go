@@ -37,7 +37,7 @@ func Load(path string, o Overrides) (*Config, error) {
 		if err := l.merge(path, text, true); err != nil {
 			return nil, err
 		}
-	case !(optional && errors.Is(err, fs.ErrNotExist)):
+	case !optional || !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read configuration: %w (\"crid config default\" prints one to start from)", err)
 	}
 	dropins, err := dropIns(path)

@@ -227,7 +227,7 @@ func runcChecks(f *faults, key string, options map[string]any) {
 			f.add(key+"."+name, "is no option of the runc shim: did you mean %s?", near)
 			continue
 		}
-		ok := true
+		var ok bool
 		switch name {
 		case "SystemdCgroup", "NoPivotRoot", "NoNewKeyring":
 			_, ok = options[name].(bool)

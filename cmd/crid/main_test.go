@@ -257,7 +257,7 @@ func TestReadinessReloadAndStopAreTold(t *testing.T) {
 	expect("RELOADING=1\nMONOTONIC_USEC=")
 	expect("READY=1")
 	p.says(t, "reloaded debug")
-	if err := os.WriteFile(args[1], []byte("version = 1\nlevle = 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(args[1], []byte("version = 1\nlveel = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Signal(syscall.SIGHUP); err != nil {

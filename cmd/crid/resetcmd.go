@@ -153,7 +153,7 @@ func stopHolder(ctx context.Context, dir string, stopped map[int]bool, out io.Wr
 	path := filepath.Join(dir, "lock")
 	f, err := os.Open(path)
 	if err != nil {
-		return nil //nolint:nilerr // no file, no holder
+		return nil // no file, no holder
 	}
 	defer f.Close()
 	pid := holder(f)
@@ -162,7 +162,7 @@ func stopHolder(ctx context.Context, dir string, stopped map[int]bool, out io.Wr
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	defer unix.Close(fd)
 	if !hasOpen(pid, f) {

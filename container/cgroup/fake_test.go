@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,7 +130,7 @@ func TestSetV2(t *testing.T) {
 			c, dir := fakeV2(t, blank)
 			err := c.Set(&tc.r)
 			if tc.err != nil {
-				if err == nil || !strings.Contains(err.Error(), "/pod/ctr") || !is(err, tc.err) {
+				if err == nil || !strings.Contains(err.Error(), "/pod/ctr") || !errors.Is(err, tc.err) {
 					t.Fatalf("got %v, want %v naming the cgroup", err, tc.err)
 				}
 				return
@@ -166,16 +167,6 @@ func TestSetV1GrowsSwapFirstAndShrinksItLast(t *testing.T) {
 	if err := c.Set(&oci.LinuxResources{Unified: map[string]string{"memory.max": "1"}}); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("unified on v1: %v", err)
 	}
-}
-
-func is(err, target error) bool {
-	switch target {
-	case errdefs.ErrInvalidArgument:
-		return errdefs.IsInvalidArgument(err)
-	case errdefs.ErrFailedPrecondition:
-		return errdefs.IsFailedPrecondition(err)
-	}
-	return false
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -14,9 +14,9 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// real makes a cgroup of this test's own in the given tree of the running
+// inKernel makes a cgroup of this test's own in the given tree of the running
 // kernel and removes it after.
-func real(t testing.TB, tr *tree) *Cgroup {
+func inKernel(t testing.TB, tr *tree) *Cgroup {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: makes cgroups")
@@ -87,7 +87,7 @@ func empty(t testing.TB, c *Cgroup) {
 
 func TestKillEndsEverybodyFrozenOnesAndForkersToo(t *testing.T) {
 	trees(t, func(t *testing.T, tr *tree) {
-		c := real(t, tr)
+		c := inKernel(t, tr)
 		// Two leaves: cgroup2 admits no process above an enabled controller.
 		beside, below := load(tr, c.Path()+"/one"), load(tr, c.Path()+"/inner")
 		for _, x := range []*Cgroup{beside, below} {
@@ -122,7 +122,7 @@ func TestKillEndsEverybodyFrozenOnesAndForkersToo(t *testing.T) {
 
 func TestKillLeavesTheNeighbourAlone(t *testing.T) {
 	trees(t, func(t *testing.T, tr *tree) {
-		c := real(t, tr)
+		c := inKernel(t, tr)
 		us, them := load(tr, c.Path()+"/us"), load(tr, c.Path()+"/us2")
 		for _, x := range []*Cgroup{us, them} {
 			if err := x.Ensure(); err != nil {
@@ -161,7 +161,7 @@ func TestKillRefusesItsOwnProcess(t *testing.T) {
 
 func TestRemoveGoesDeepAndIsIdempotentAndRefusesTheBusy(t *testing.T) {
 	trees(t, func(t *testing.T, tr *tree) {
-		c := real(t, tr)
+		c := inKernel(t, tr)
 		deep := load(tr, c.Path()+"/a/b/c")
 		if err := deep.Ensure(); err != nil {
 			t.Fatal(err)
@@ -192,7 +192,7 @@ func TestRemoveGoesDeepAndIsIdempotentAndRefusesTheBusy(t *testing.T) {
 
 func TestThawReleasesWhatSomebodyElseFroze(t *testing.T) {
 	trees(t, func(t *testing.T, tr *tree) {
-		c := real(t, tr)
+		c := inKernel(t, tr)
 		_, done := run(t, c, "sleep", "0.05")
 		if err := c.Freeze(); err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestThawReleasesWhatSomebodyElseFroze(t *testing.T) {
 }
 
 func TestStatsOfARunningProcess(t *testing.T) {
-	c := real(t, theTree())
+	c := inKernel(t, theTree())
 	_, _ = run(t, c, "sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exec sleep 100")
 	var s *Stats
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -241,7 +241,7 @@ func TestStatsOfARunningProcess(t *testing.T) {
 }
 
 func TestLimitsAreSeenInTheStatistics(t *testing.T) {
-	c := real(t, theTree())
+	c := inKernel(t, theTree())
 	const mib = 1 << 20
 	set := func(limit, swap int64) {
 		t.Helper()
@@ -279,7 +279,7 @@ func TestLimitsAreSeenInTheStatistics(t *testing.T) {
 }
 
 func TestOOMKillsCounts(t *testing.T) {
-	c := real(t, theTree())
+	c := inKernel(t, theTree())
 	if n, err := c.OOMKills(); errdefs.IsNotFound(err) {
 		t.Skip("needs the memory controller")
 	} else if err != nil || n != 0 {
@@ -309,7 +309,7 @@ func TestStatsWithAnEndedContext(t *testing.T) {
 }
 
 func BenchmarkStats(b *testing.B) {
-	c := real(b, theTree())
+	c := inKernel(b, theTree())
 	_, _ = run(b, c, "sleep", "100")
 	b.ReportAllocs()
 	for b.Loop() {

@@ -35,7 +35,10 @@ func readFile(dirfd int, name string, fn func([]byte)) error {
 		return err
 	}
 	defer unix.Close(fd)
-	bp := buffers.Get().(*[]byte)
+	bp, ok := buffers.Get().(*[]byte)
+	if !ok {
+		return unix.ENOMEM // the pool holds nothing else
+	}
 	defer func() {
 		if len(*bp) <= 4*firstRead { // do not keep a giant for ever
 			buffers.Put(bp)

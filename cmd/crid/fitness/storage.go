@@ -125,7 +125,8 @@ func ownFiles(_ context.Context, n *node) []Finding {
 	look := func(path string) {
 		if st, err := os.Stat(path); err == nil {
 			uid, known := owner(st)
-			if st.Mode().Perm()&0o022 != 0 && !(st.IsDir() && st.Mode()&os.ModeSticky != 0) || known && uid != 0 && uid != os.Geteuid() {
+			sticky := st.IsDir() && st.Mode()&os.ModeSticky != 0
+			if st.Mode().Perm()&0o022 != 0 && !sticky || known && uid != 0 && uid != os.Geteuid() {
 				open = append(open, path)
 			}
 		}
