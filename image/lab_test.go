@@ -21,7 +21,7 @@ func BenchmarkRegistry(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		s := openStore(b, dir)
+		s := openStore(b, dir, func(c *Config) { c.Log = nil })
 		b.StartTimer()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		img, err := s.Pull(ctx, PullRequest{Ref: ref})

@@ -117,15 +117,23 @@ func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	begin := time.Now()
 	got, err := p.s.fetchLayers(ctx, m.Layers, cfg.RootFS.DiffIDs, p.conn, dog)
 	if err != nil {
 		return Image{}, err
 	}
+	fetched := time.Now()
 	ls, err := p.s.commit(ctx, got)
 	if err != nil {
 		return Image{}, err
 	}
-	return p.s.add(ctx, c, ls)
+	committed := time.Now()
+	img, err := p.s.add(ctx, c, ls)
+	if err == nil {
+		p.s.log.Info("image pulled", "image", img.ID, "ref", p.ref.String(), "bytes", p.bytes.Load(),
+			"load", fetched.Sub(begin), "commit", committed.Sub(fetched), "record", time.Since(committed))
+	}
+	return img, err
 }
 
 // names are what the image is called after this pull.
