@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -172,6 +173,9 @@ func (g *guest) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		g.leave(errClientGone)
+	}
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF // closed by us at a session's end: the libraries would log anything else as a fault
 	}
 	return n, err
 }

@@ -3,7 +3,6 @@ package streaming
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -45,15 +44,15 @@ type Config struct {
 
 // Server hands out streaming URLs and serves them.
 type Server struct {
-	runtime Runtime
-	tokens  *tokens
-	lobby   *lobby
-	http    *http.Server
-	tls     bool
-	base    url.URL
-	log     *slog.Logger
-	active  sync.WaitGroup
-	idle    time.Duration
+	runtime        Runtime
+	tokens         *tokens
+	lobby          *lobby
+	http           *http.Server
+	tls            bool
+	base           url.URL
+	log            *slog.Logger
+	active         sync.WaitGroup
+	idle, creation time.Duration
 }
 
 // New listens, so that URLs can be given out at once; Serve answers. An address that is not loopback is refused with
@@ -73,13 +72,14 @@ func New(cfg Config, runtime Runtime) (*Server, error) {
 		cfg.Log = slog.Default()
 	}
 	s := &Server{
-		runtime: runtime,
-		tokens:  newTokens(),
-		lobby:   newLobby(listener),
-		tls:     cfg.TLS != nil,
-		base:    url.URL{Scheme: "http", Host: listener.Addr().String()},
-		log:     cfg.Log,
-		idle:    idleTimeout,
+		runtime:  runtime,
+		tokens:   newTokens(),
+		lobby:    newLobby(listener),
+		tls:      cfg.TLS != nil,
+		base:     url.URL{Scheme: "http", Host: listener.Addr().String()},
+		log:      cfg.Log,
+		idle:     idleTimeout,
+		creation: creationTimeout,
 	}
 	if s.tls {
 		s.base.Scheme = "https"
@@ -144,10 +144,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	go func() { s.active.Wait(); close(ended) }()
 	select {
 	case <-ended:
-		return nil
 	case <-time.After(stopTimeout):
-		return errors.New("stop streaming: sessions still run; they end with their processes")
+		s.log.Warn("streaming sessions outlive the server; they end with their processes")
 	}
+	return nil
 }
 
 // Close stops listening, for a server that was never served. Idempotent.

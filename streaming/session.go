@@ -52,13 +52,13 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, c *call) {
 	case c.verb == "portforward":
 		f := newForwarder(r.Context(), s.runtime)
 		opts, _ := portforward.BuildV4Options(c.ports) // never fails
-		portforward.ServePortForward(w, r, f, c.id, "", opts, s.idle, creationTimeout, portforward.SupportedProtocols)
+		portforward.ServePortForward(w, r, f, c.id, "", opts, s.idle, s.creation, portforward.SupportedProtocols)
 	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
 		s.serveV5(w, r, a, c)
 	case c.verb == "exec":
-		remotecommand.ServeExec(w, r, a, "", "", c.id, c.cmd, &c.streams, s.idle, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeExec(w, r, a, "", "", c.id, c.cmd, &c.streams, s.idle, s.creation, remotecommand.SupportedStreamingProtocols)
 	default:
-		remotecommand.ServeAttach(w, r, a, "", "", c.id, &c.streams, s.idle, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeAttach(w, r, a, "", "", c.id, &c.streams, s.idle, s.creation, remotecommand.SupportedStreamingProtocols)
 	}
 }
 

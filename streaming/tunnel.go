@@ -34,8 +34,8 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *http.Request, c *call) {
 				httpstream.HeaderProtocolVersion: {portforward.PortForwardV1Name},
 			}
 			f := newForwarder(r.Context(), s.runtime)
-			portforward.ServePortForward(&upgraded{conn: ws, header: http.Header{}}, inner, f, c.id, "", &portforward.V4Options{}, s.idle, creationTimeout, portforward.SupportedProtocols)
-			},
+			portforward.ServePortForward(&upgraded{conn: ws, header: http.Header{}}, inner, f, c.id, "", &portforward.V4Options{}, s.idle, s.creation, portforward.SupportedProtocols)
+		},
 	}.ServeHTTP(w, r)
 }
 
