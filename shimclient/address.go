@@ -1,6 +1,7 @@
 package shimclient
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -56,9 +57,9 @@ func parseAddress(address string) (string, error) {
 }
 
 // removeSocket removes a shim's socket file if nobody listens on it any more.
-func removeSocket(path string) error {
+func removeSocket(ctx context.Context, path string) error {
 	if checkSocketPath(path) != nil {
-		return nil
+		return nil //nolint:nilerr // nothing that a shim could have made
 	}
 	fi, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -70,14 +71,22 @@ func removeSocket(path string) error {
 	if fi.Mode()&os.ModeSocket == 0 {
 		return fmt.Errorf("remove shim socket: %q is not a socket: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	if conn, err := net.DialTimeout("unix", path, dialTimeout); err == nil {
-		conn.Close()
+	if listened(ctx, path) {
 		return nil // another shim's by now
-	} else if !errors.Is(err, unix.ECONNREFUSED) {
-		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove shim socket: %w", err)
 	}
 	return nil
+}
+
+// listened tells whether somebody may be listening on a socket: only a refused
+// connection proves that nobody is.
+func listened(ctx context.Context, path string) bool {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, os.ErrNotExist)
 }

@@ -79,7 +79,7 @@ func keyOf(path string) (fileKey, error) {
 	}
 	key := fileKey{size: fi.Size(), mtime: fi.ModTime().UnixNano()}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		key.dev, key.ino = uint64(st.Dev), st.Ino
+		key.dev, key.ino = st.Dev, st.Ino
 	}
 	return key, nil
 }

@@ -147,8 +147,9 @@ func statusOf(s tasktypes.Status) Status {
 		return StatusPaused
 	case tasktypes.Status_PAUSING:
 		return StatusPausing
+	default:
+		return StatusUnknown
 	}
-	return StatusUnknown
 }
 
 // Wait implements Tasks.

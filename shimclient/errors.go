@@ -73,10 +73,17 @@ func kindOf(st *status.Status) error {
 		return context.DeadlineExceeded
 	case codes.Canceled:
 		return context.Canceled
+	default:
+		return kindOfText(st.Message())
 	}
+}
+
+// kindOfText is for answers with code Unknown, and for those that have no like
+// here.
+func kindOfText(message string) error {
 	// "cannot delete a running process", "cannot exec in a stopped state" and all
 	// their like come from the runc shim with code Unknown.
-	if rest, ok := strings.CutPrefix(st.Message(), "cannot "); ok {
+	if rest, ok := strings.CutPrefix(message, "cannot "); ok {
 		for _, state := range []string{" created ", " running ", " paused ", " stopped ", " deleted "} {
 			if strings.Contains(rest+" ", state) {
 				return errdefs.ErrFailedPrecondition

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -62,7 +61,10 @@ func (h *Host) Events() <-chan Event { return h.queue.out }
 // is no error. A shim is answered at once, whatever becomes of its event: it
 // stops starting containers when too many of its events are not taken.
 func (h *Host) Serve(ctx context.Context) error {
-	listener, err := listenEvents(h.eventsPath())
+	listener, err := listenEvents(ctx, h.eventsPath())
+	if ctx.Err() != nil && err != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("serve events of shims: %w", err)
 	}
@@ -89,20 +91,18 @@ func (h *Host) Serve(ctx context.Context) error {
 // listenEvents takes the path over from an earlier daemon, but not from a
 // living one. The socket stays behind at the end: to a shim that retries, a
 // refused connection and a missing file are the same.
-func listenEvents(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, dialTimeout); err == nil {
-		conn.Close()
+func listenEvents(ctx context.Context, path string) (net.Listener, error) {
+	if listened(ctx, path) {
 		return nil, fmt.Errorf("another daemon listens on %s; stop it first: %w", path, errdefs.ErrAlreadyExists)
-	} else if errors.Is(err, unix.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
 	}
-	l, err := net.Listen("unix", path)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, err

@@ -117,7 +117,7 @@ func (h *Host) Kill(ctx context.Context, ref Ref) error {
 	}
 	if failed == nil {
 		for _, path := range h.socketPaths(ref) {
-			failed = errors.Join(failed, removeSocket(path))
+			failed = errors.Join(failed, removeSocket(ctx, path))
 		}
 	}
 	if failed != nil {

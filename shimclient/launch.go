@@ -81,7 +81,7 @@ func (h *Host) Launch(ctx context.Context, l Launch) (*Shim, error) {
 	shim, err := h.launch(ctx, l, key, ref)
 	if err != nil {
 		logs.Close()
-		if undo := h.undoLaunch(ref, began); undo != nil {
+		if undo := h.undoLaunch(ctx, ref, began); undo != nil {
 			err = errors.Join(err, undo)
 		}
 		return fail(err)
@@ -157,8 +157,9 @@ func (h *Host) probe(ctx context.Context, l Launch) (dialect, bool) {
 
 // undoLaunch kills what a failed launch may have started. A process older than
 // the launch is not its work and is left alone.
-func (h *Host) undoLaunch(ref Ref, began uint64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+func (h *Host) undoLaunch(ctx context.Context, ref Ref, began uint64) error {
+	// The caller's context may be what ended the launch.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	processes, err := h.findProcesses(ref)
 	if err != nil {
@@ -174,7 +175,7 @@ func (h *Host) undoLaunch(ref Ref, began uint64) error {
 		}
 	}
 	for _, path := range h.socketPaths(ref) {
-		failed = errors.Join(failed, removeSocket(path))
+		failed = errors.Join(failed, removeSocket(ctx, path))
 	}
 	return failed
 }

@@ -41,7 +41,7 @@ func dial(ctx context.Context, path string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	if err := checkPeer(conn.(*net.UnixConn)); err != nil {
+	if err := checkPeer(conn); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -52,8 +52,12 @@ func dial(ctx context.Context, path string) (*client, error) {
 
 // checkPeer looks at the credentials of whoever listened. Only the user counts:
 // the pid is that of the start command, which is long gone.
-func checkPeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+func checkPeer(conn net.Conn) error {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("read peer credentials of a %T: %w", conn, ErrUnreachable)
+	}
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}

@@ -135,9 +135,9 @@ func TestManyCallsToAStoppedShimAllEnd(t *testing.T) {
 // wrap puts a script in the place of runc, for one of its commands.
 func wrap(t *testing.T, w *conformance.Real, command, script string) {
 	t.Helper()
-	real := w.Runtime.Options["BinaryName"].(string)
+	runc := w.Runtime.Options["BinaryName"].(string)
 	path := filepath.Join(t.TempDir(), "runc")
-	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s\ncase \" $* \" in *\" %s \"*)\n%s\n;; esac\nexec $RUNC \"$@\"\n", real, command, script)
+	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s\ncase \" $* \" in *\" %s \"*)\n%s\n;; esac\nexec $RUNC \"$@\"\n", runc, command, script)
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}

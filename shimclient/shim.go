@@ -221,13 +221,13 @@ func (s *Shim) Shutdown(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case <-s.gone:
-		_ = removeSocket(s.ref.Address)
+		_ = removeSocket(ctx, s.ref.Address)
 		return nil
 	case <-ctx.Done():
 	case <-timer.C:
 	}
 	if s.handle.Exited() {
-		_ = removeSocket(s.ref.Address)
+		_ = removeSocket(ctx, s.ref.Address)
 		return nil
 	}
 	if answered {

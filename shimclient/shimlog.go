@@ -2,7 +2,6 @@ package shimclient
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,9 +47,13 @@ func openShimLog(path string, log *slog.Logger) (*shimLog, error) {
 		return nil, fmt.Errorf("open shim log fifo %s: %w", path, err)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+	err = unix.Fstat(fd, &st)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		err = errors.New("it is not a fifo; remove it")
+	}
+	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("open shim log %s: not a fifo (%v)", path, err)
+		return nil, fmt.Errorf("open shim log %s: %w", path, err)
 	}
 	l := &shimLog{
 		file: os.NewFile(uintptr(fd), path), log: log, done: make(chan struct{}),
@@ -102,7 +105,10 @@ func (l *shimLog) read(conn syscall.RawConn) {
 // there is something to put in. It returns true now and then under a flood, so
 // that a Close is noticed.
 func (l *shimLog) drain(fd uintptr) bool {
-	buf := logBuffers.Get().(*[8192]byte)
+	buf, ok := logBuffers.Get().(*[8192]byte)
+	if !ok {
+		return true // never: New makes nothing else
+	}
 	defer logBuffers.Put(buf)
 	for range 64 {
 		n, err := unix.Read(int(fd), buf[:])
@@ -136,7 +142,8 @@ func (l *shimLog) take(b []byte) {
 func (l *shimLog) flush() {
 	line := bytes.TrimSpace(l.part)
 	if len(line) > 0 && l.allow() {
-		l.log.Log(context.Background(), levelOf(line), "shim: "+string(bytes.ToValidUTF8(line, []byte("?"))))
+		sayAt := l.at(line)
+		sayAt("shim: " + string(bytes.ToValidUTF8(line, []byte("?"))))
 	}
 	l.part, l.cutting = nil, false
 }
@@ -159,18 +166,15 @@ func (l *shimLog) allow() bool {
 	return true
 }
 
-// levelOf reads the level of a logrus text line, the form of the Go shims.
-func levelOf(line []byte) slog.Level {
-	for _, l := range []struct {
-		mark  string
-		level slog.Level
-	}{
-		{"level=debug", slog.LevelDebug}, {"level=warning", slog.LevelWarn},
-		{"level=error", slog.LevelError}, {"level=fatal", slog.LevelError},
-	} {
-		if bytes.Contains(line, []byte(l.mark)) {
-			return l.level
-		}
+// at reads the level of a logrus text line, the form of the Go shims.
+func (l *shimLog) at(line []byte) func(string, ...any) {
+	switch {
+	case bytes.Contains(line, []byte("level=debug")):
+		return l.log.Debug
+	case bytes.Contains(line, []byte("level=warning")):
+		return l.log.Warn
+	case bytes.Contains(line, []byte("level=error")), bytes.Contains(line, []byte("level=fatal")):
+		return l.log.Error
 	}
-	return slog.LevelInfo
+	return l.log.Info
 }

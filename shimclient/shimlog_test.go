@@ -111,12 +111,12 @@ func TestLogOfAFloodingShimCanBeClosed(t *testing.T) {
 
 func TestLogIsAFifoOrNothing(t *testing.T) {
 	dir := t.TempDir()
-	for name, make := range map[string]func(string) error{
+	for name, create := range map[string]func(string) error{
 		"link": func(p string) error { return os.Symlink("/dev/null", p) },
 		"file": func(p string) error { return os.WriteFile(p, nil, 0o600) },
 	} {
 		path := filepath.Join(dir, name)
-		if err := make(path); err != nil {
+		if err := create(path); err != nil {
 			t.Fatal(err)
 		}
 		if l, err := openShimLog(path, slog.Default()); err == nil {

@@ -75,7 +75,7 @@ func NewReal(t testing.TB) *Real {
 		},
 	}
 	t.Cleanup(func() { w.cleanup(t) })
-	build := exec.Command("go", "build", "-o", w.program, "github.com/crid-project/crid/shimclient/conformance/task")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.program, "github.com/crid-project/crid/shimclient/conformance/task")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the containers' program: %v\n%s", err, out)
@@ -138,7 +138,7 @@ func (w *Real) Container(t *testing.T, group, id string, args ...string) shimcli
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		w.DeleteTask(ctx, c)
+		_ = w.DeleteTask(ctx, c) // most are gone by now
 	})
 	return c
 }
@@ -272,7 +272,7 @@ func killAll(procs string) {
 		rest = rest[len(fmt.Sprintf("%d\n", pid)):]
 		if p, err := pidfd.Identify(pid); err == nil {
 			if h, err := pidfd.Open(p); err == nil {
-				h.Signal(unix.SIGKILL)
+				_ = h.Signal(unix.SIGKILL)
 				h.Close()
 			}
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/crid-project/crid/shimclient"
 )
 
-// Run holds a world to the shim contract. make is called once per test.
-func Run(t *testing.T, make func(*testing.T) World) {
+// Run holds a world to the shim contract. newWorld is called once per test.
+func Run(t *testing.T, newWorld func(*testing.T) World) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, World)
@@ -36,7 +36,7 @@ func Run(t *testing.T, make func(*testing.T) World) {
 		{"update", update},
 		{"events are published", eventsPublished},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, make(t)) })
+		t.Run(c.name, func(t *testing.T) { c.test(t, newWorld(t)) })
 	}
 }
 

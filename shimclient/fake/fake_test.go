@@ -138,21 +138,22 @@ func TestFaults(t *testing.T) {
 			}
 			return fake.Fault{}
 		})
-		kill := func() (error, time.Duration) {
+		kill := func() (time.Duration, error) {
 			began := time.Now()
-			return s.Kill(t.Context(), "app", 9, false), time.Since(began)
+			err := s.Kill(t.Context(), "app", 9, false)
+			return time.Since(began), err
 		}
 		fault = fake.Fault{Err: boom}
-		if err, _ := kill(); !errors.Is(err, boom) || app.Exited() {
+		if _, err := kill(); !errors.Is(err, boom) || app.Exited() {
 			t.Fatalf("fail before: %v, exited %v", err, app.Exited())
 		}
 		fault = fake.Fault{Hang: true}
-		if err, took := kill(); !errors.Is(err, shimclient.ErrUnreachable) || app.Exited() || took != 10*time.Second {
+		if took, err := kill(); !errors.Is(err, shimclient.ErrUnreachable) || app.Exited() || took != 10*time.Second {
 			t.Fatalf("hang before: %v after %v, exited %v", err, took, app.Exited())
 		}
 		app.Stick(true)
 		fault = fake.Fault{Delay: time.Second}
-		if err, took := kill(); err != nil || took != time.Second || app.Exited() {
+		if took, err := kill(); err != nil || took != time.Second || app.Exited() {
 			t.Fatalf("an unkillable process: %v after %v, exited %v", err, took, app.Exited())
 		}
 		app.Stick(false)

@@ -105,6 +105,7 @@ func (p *Process) Signal(sig unix.Signal) error {
 				p.onCont()
 			}
 		}
+	default:
 	}
 	return nil
 }

@@ -166,7 +166,7 @@ func (w *World) Kill(ctx context.Context, ref shimclient.Ref) error {
 	if srv == nil || ref.Process.Pid != 0 && srv.ref.Process != ref.Process {
 		return nil
 	}
-	srv.proc.Signal(unix.SIGKILL)
+	_ = srv.proc.Signal(unix.SIGKILL) // dead already is as well
 	select {
 	case <-srv.proc.Done():
 	case <-ctx.Done():
@@ -185,7 +185,7 @@ func (w *World) DeleteTask(ctx context.Context, id string) error {
 	p := w.runtime[id]
 	w.mu.Unlock()
 	if p != nil {
-		p.Signal(unix.SIGKILL)
+		_ = p.Signal(unix.SIGKILL)
 		if p.Exited() {
 			w.mu.Lock()
 			delete(w.runtime, id)

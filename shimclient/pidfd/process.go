@@ -104,7 +104,7 @@ func readStat(pid int) (stat, error) {
 // Positions of the fields after the command's closing parenthesis, counted from
 // field 3 of proc_pid_stat(5).
 const (
-	fieldState     = 3 - 3
+	fieldState     = 0
 	fieldParent    = 4 - 3
 	fieldThreads   = 20 - 3
 	fieldStartTime = 22 - 3

@@ -27,7 +27,7 @@ func (s Status) Signaled() (unix.Signal, bool) {
 	if !ws.Signaled() {
 		return 0, false
 	}
-	return unix.Signal(ws.Signal()), true
+	return ws.Signal(), true
 }
 
 // Status returns how the process ended, although it was never our child. From

@@ -75,7 +75,7 @@ func (w *Watcher) Watch(h *Handle, fn func()) error {
 	w.mu.Unlock()
 
 	h.mu.Lock()
-	err := error(ErrClosed)
+	err := ErrClosed
 	if h.fd >= 0 {
 		// The token, not the fd, names the watch: the fd's number may be in use
 		// again by the time the event is read.

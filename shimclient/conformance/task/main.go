@@ -32,6 +32,8 @@ func main() {
 	case "echo":
 		fmt.Println(args[1])
 	case "cat":
-		io.Copy(os.Stdout, os.Stdin)
+		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
+			os.Exit(1)
+		}
 	}
 }
