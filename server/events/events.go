@@ -65,7 +65,7 @@ type item struct {
 	ctr  *store.Container // for an event of a container
 }
 
-// queue is what one consumer has not been sent yet of the pods' events.
+// queue is what one consumer has not been sent yet.
 type queue struct {
 	items chan item
 	cut   chan struct{} // closed: too slow, or the server ends
@@ -74,23 +74,56 @@ type queue struct {
 
 func (q *queue) cutOff() { q.once.Do(func() { close(q.cut) }) }
 
+// put never waits; false: the consumer was too slow and is cut off.
+func (q *queue) put(i item) bool {
+	select {
+	case q.items <- i:
+		return true
+	default:
+		q.cutOff()
+		return false
+	}
+}
+
 // Pod announces what happened to a pod. It never waits.
 func (e *Events) Pod(kind lifecycle.Notice, p *store.Pod) {
 	i := item{kind: kind, at: time.Now().UnixNano(), pod: p}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for q := range e.streams {
-		select {
-		case q.items <- i:
-		default:
-			e.dropped.Add(1)
-			q.cutOff()
+		if !q.put(i) {
+			e.drop(q)
 		}
 	}
 }
 
-// Streams answers how many consumers there are, Dropped how many were cut off
-// with a full queue of pod events.
+// drop counts a consumer that was cut off, once. mu is held.
+func (e *Events) drop(q *queue) {
+	if _, there := e.streams[q]; there {
+		delete(e.streams, q)
+		e.dropped.Add(1)
+	}
+}
+
+// pump takes a consumer's notices out of the ledger's hands, until the
+// subscription ends: so the consumer's own queue says whether it is too slow,
+// even while a message to it hangs.
+func (e *Events) pump(sub *store.Subscription, q *queue) {
+	for n := range sub.Notices {
+		if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
+			continue
+		}
+		if !q.put(item{kind: n.Kind, at: n.At, ctr: n.Container}) {
+			break
+		}
+	}
+	q.cutOff()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.drop(q)
+}
+
+// Streams answers how many consumers there are.
 func (e *Events) Streams() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -127,7 +160,7 @@ func (e *Events) open() (*queue, error) {
 func (e *Events) end(q *queue) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.streams, q)
+	delete(e.streams, q) // before the pump ends: it was not dropped
 	q.cutOff()
 }
 
@@ -143,11 +176,12 @@ func (e *Events) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerS
 	if err != nil {
 		return err
 	}
-	defer e.end(q)
 	// Subscribed before the snapshot is taken: what happens in between comes
 	// twice, never not at all.
 	sub := e.d.Ledger.Subscribe(e.d.Queue)
+	go e.pump(sub, q)
 	defer sub.Cancel()
+	defer e.end(q)
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 
@@ -183,7 +217,7 @@ func (e *Events) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerS
 	if err := e.snapshot(send); err != nil {
 		return err
 	}
-	return e.follow(ctx, q, sub, failed, send)
+	return e.follow(ctx, q, failed, send)
 }
 
 func (e *Events) whyCut() error {
@@ -195,34 +229,20 @@ func (e *Events) whyCut() error {
 	return errSlow
 }
 
-// follow sends what happens. While a send blocks, the two queues fill up; the
-// ledger closes its own when it is full, and Pod cuts off.
-func (e *Events) follow(ctx context.Context, q *queue, sub *store.Subscription, failed <-chan error, send func(*cri.ContainerEventResponse) error) error {
+// follow sends what happens.
+func (e *Events) follow(ctx context.Context, q *queue, failed <-chan error, send func(*cri.ContainerEventResponse) error) error {
 	for {
-		var i item
 		select {
-		case n, ok := <-sub.Notices:
-			if !ok {
-				if sub.Overrun() {
-					e.dropped.Add(1)
-					return errSlow
-				}
-				return errStopping
+		case i := <-q.items:
+			if err := send(e.message(i)); err != nil {
+				return err
 			}
-			if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
-				continue
-			}
-			i = item{kind: n.Kind, at: n.At, ctr: n.Container}
-		case i = <-q.items:
 		case err := <-failed:
 			return err
 		case <-q.cut:
 			return e.whyCut()
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-		if err := send(e.message(i)); err != nil {
-			return err
 		}
 	}
 }
