@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -37,9 +38,9 @@ func (n *Networks) Prepare(a Attachment) (intent []byte, err error) {
 // anything else is done. On an error DEL has been called, with the same
 // configuration; if that failed too, the error is also [ErrDelOwed]. Not
 // idempotent: a second Add of one pod is refused by most plugins.
-func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (*Result, error) {
+func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Result, err error) {
+	defer n.observe("ADD", time.Now(), &err)
 	if intent == nil {
-		var err error
 		if intent, err = n.Prepare(a); err != nil {
 			return nil, err
 		}
@@ -156,14 +157,13 @@ func parseAnswer(list *libcni.NetworkConfigList, answer []byte) (types.Result, e
 }
 
 // Del takes a pod off the network: a nil error means that every plugin has
-// released what it had for it. It works from saved, else from the copy that
-// [Networks.Add] keeps, and only without either from the network as configured
-// now; with no network at all there is nothing to release. All plugins are
+// released what it had for it. It works from saved, without (or if it cannot be
+// read) from the copy that [Networks.Add] keeps, and only without either from
+// the network as configured now; with no network at all there is nothing to
+// release. All plugins are
 // called, in reverse order, also when one fails. Idempotent.
-func (n *Networks) Del(ctx context.Context, a Attachment, saved []byte) error {
-	if err := a.validate(); err != nil && len(saved) == 0 {
-		return fmt.Errorf("detach pod from network: %w", err)
-	}
+func (n *Networks) Del(ctx context.Context, a Attachment, saved []byte) (err error) {
+	defer n.observe("DEL", time.Now(), &err)
 	records, err := n.recordsFor(a, saved)
 	if err != nil {
 		return fmt.Errorf("detach pod from network: %w", err)
@@ -177,7 +177,14 @@ func (n *Networks) Del(ctx context.Context, a Attachment, saved []byte) error {
 
 func (n *Networks) recordsFor(a Attachment, saved []byte) ([][]byte, error) {
 	if len(saved) > 0 {
-		return [][]byte{saved}, nil
+		r, _, err := parseRecord(saved)
+		if err == nil && a.ID != "" && r.ContainerID != a.ID {
+			return nil, fmt.Errorf("the record is of pod %s, not of %s: %w", r.ContainerID, a.ID, errdefs.ErrInvalidArgument)
+		}
+		if err == nil {
+			return [][]byte{saved}, nil
+		}
+		n.log.Warn("network record cannot be read; trying without it", "pod", a.ID, "error", err)
 	}
 	var kept [][]byte
 	for _, r := range n.kept() {
@@ -225,7 +232,8 @@ func (n *Networks) delRecord(ctx context.Context, data []byte) error {
 func (n *Networks) del(ctx context.Context, list *libcni.NetworkConfigList, r *record, reached int) error {
 	prev, err := previous(list, r)
 	if err != nil {
-		return err
+		// A result that cannot be read must not keep a pod from going for ever.
+		n.log.Warn("network result is passed over", "pod", r.ContainerID, "error", err)
 	}
 	return n.inNamespace(r, func(path string) error {
 		call := *r
@@ -272,7 +280,8 @@ func previous(list *libcni.NetworkConfigList, r *record) (types.Result, error) {
 // Check asks the plugins whether the attachment is still as it was made
 // (CHECK, CNI 0.4.0 and above; older networks and those that disable it are
 // always well).
-func (n *Networks) Check(ctx context.Context, saved []byte) error {
+func (n *Networks) Check(ctx context.Context, saved []byte) (err error) {
+	defer n.observe("CHECK", time.Now(), &err)
 	r, list, err := parseRecord(saved)
 	if err != nil {
 		return fmt.Errorf("check network: %w", err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -47,7 +48,8 @@ func (n *Networks) owned(r *record) bool {
 // told which attachments are valid, and release the rest by themselves; those
 // that another runtime keeps in the same cache directory count as valid.
 // Idempotent.
-func (n *Networks) GC(ctx context.Context, valid []Attachment) error {
+func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
+	defer n.observe("GC", time.Now(), &err)
 	ids := map[string]bool{}
 	for _, a := range valid {
 		ids[a.ID] = true

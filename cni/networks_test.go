@@ -415,7 +415,7 @@ func TestHostileArguments(t *testing.T) {
 		"empty conf":  `{"kind":"cniCacheV1","containerId":"x","ifName":"eth0","networkName":"net","config":"e30="}`,
 		"iface is up": `{"kind":"cniCacheV1","containerId":"x","ifName":"../up","networkName":"net","config":"e30="}`,
 	} {
-		if err := n.Del(t.Context(), pod("p1"), []byte(saved)); !errdefs.IsInvalidArgument(err) {
+		if err := n.Check(t.Context(), []byte(saved)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -532,4 +532,31 @@ func TestSkipIdle(t *testing.T) {
 	if _, err := n.Add(t.Context(), pod("p2"), nil); !errors.Is(err, ErrPluginMissing) {
 		t.Error(err)
 	}
+}
+
+// A damaged record must not keep the pod from going.
+func TestDelWithADamagedRecord(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.conf("10-net.conflist", "net", "1.0.0", "a")
+	n := w.networks(0)
+	res, err := n.Add(t.Context(), pod("p1"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.conf("10-net.conflist", "net", "1.0.0", "b")
+	n.Reload()
+	if err := n.Del(t.Context(), pod("p1"), res.Saved[:20]); err != nil {
+		t.Error(err)
+	}
+	badResult := bytes.Replace(res.Saved, []byte(`"cniVersion":"1.0.0"`), []byte(`"cniVersion":"7.0.0"`), 1)
+	if err := n.Del(t.Context(), pod("p1"), badResult); err != nil {
+		t.Error(err)
+	}
+	if got := w.verbs(); got != "ADD a, DEL a, DEL a" {
+		t.Error(got)
+	}
+	if err := n.Del(t.Context(), pod("p2"), res.Saved); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("another pod's record: %v", err)
+	}
+	w.nothingLeft()
 }

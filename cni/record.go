@@ -77,11 +77,6 @@ func parseRecord(data []byte) (*record, *libcni.NetworkConfigList, error) {
 	if list.Name != r.NetworkName {
 		return nil, nil, fmt.Errorf("read network record: of network %q with the configuration of %q: %w", r.NetworkName, list.Name, errdefs.ErrInvalidArgument)
 	}
-	if len(r.Result) > 0 {
-		if _, err := r.result(); err != nil {
-			return nil, nil, fmt.Errorf("read network record: %w", err)
-		}
-	}
 	return r, list, nil
 }
 
