@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -190,6 +191,73 @@ func TestRealExhaustion(t *testing.T) {
 	if got := leases(t, dir); len(got) != 0 {
 		t.Errorf("leases after GC: %v", got)
 	}
+}
+
+// F84: the daemon is killed anywhere in an ADD; the next one has only the intent.
+func TestRealCrashInTheMiddleOfAdd(t *testing.T) {
+	n, dir := bridgeNode(t, "10.77.0.0/24")
+	before := rules(t)
+	for i := range 12 {
+		a, unpin := bridgePod(t, dir, fmt.Sprint("p", i))
+		intent, err := n.Prepare(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "intent")
+		if err := os.WriteFile(file, intent, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		daemon := exec.Command("/proc/self/exe", "add-from-intent", dir, file)
+		daemon.Env = append(os.Environ(), "CNI_BIN="+n.cfg.BinDirs[0])
+		out, err := daemon.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil { // it begins
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 4 * time.Millisecond)
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+		time.Sleep(10 * time.Millisecond) // no daemon starts faster
+		if err := n.Del(t.Context(), a, intent); err != nil {
+			t.Errorf("killed after %d ms: %v", i*4, err)
+		}
+		unpin()
+		if got := leases(t, dir); len(got) != 0 {
+			t.Fatalf("killed after %d ms: leases left: %v", i*4, got)
+		}
+	}
+	if after := rules(t); strings.Count(after, "\n") != strings.Count(before, "\n") {
+		t.Errorf("rules left:\n%s", after)
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name, "veth") {
+			t.Errorf("interface left: %s", l.Name)
+		}
+	}
+}
+
+// addFromIntent is the daemon that is killed.
+func addFromIntent(dir, file string) {
+	intent, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	n, err := New(Config{ConfDir: dir + "/net.d", BinDirs: []string{os.Getenv("CNI_BIN")}, CacheDir: dir + "/cache", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Print("+")
+	_, _ = n.Add(context.Background(), Attachment{}, intent)
+	time.Sleep(time.Minute)
 }
 
 // A namespace unmounted by hand, then StopPodSandbox.

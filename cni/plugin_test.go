@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "hold-stdout" {
 		time.Sleep(time.Hour)
 	}
+	if len(os.Args) == 4 && os.Args[1] == "add-from-intent" {
+		addFromIntent(os.Args[2], os.Args[3])
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
