@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 )
 
 // Output is where a container's output can be followed: the log's fan-out. The writers get what comes from now on, either
@@ -26,7 +25,7 @@ func Attach(ctx context.Context, task Task, id string, out Output, in *Stdin, re
 	defer leave(nil)
 	defer closeReader(req.Stdin)
 
-	stdout, stderr := watch(req.Stdout, leave), watch(req.Stderr, leave)
+	stdout, stderr := watch(ctx, req.Stdout, leave), watch(ctx, req.Stderr, leave)
 	if req.TTY {
 		stderr = nil
 	}
@@ -81,24 +80,27 @@ func feedContainer(ctx context.Context, leave context.CancelCauseFunc, task Task
 	leave(err)
 }
 
-// watch reports the first failing Write to leave: the client has gone.
-func watch(w io.Writer, leave context.CancelCauseFunc) io.Writer {
+// watch reports a failing Write to leave: the client has gone. Once ctx ends it fails by itself.
+func watch(ctx context.Context, w io.Writer, leave context.CancelCauseFunc) io.Writer {
 	if w == nil {
 		return nil
 	}
-	return &watched{Writer: w, leave: leave}
+	return &watched{ctx: ctx, to: w, leave: leave}
 }
 
 type watched struct {
-	io.Writer
-	leave context.CancelCauseFunc
-	once  sync.Once
+	ctx   context.Context
+	to    io.Writer
+	leave context.CancelCauseFunc // the first cause counts
 }
 
 func (w *watched) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	n, err := w.to.Write(p)
 	if err != nil {
-		w.once.Do(func() { w.leave(fmt.Errorf("write output: %w", err)) })
+		w.leave(fmt.Errorf("write output: %w", err))
 	}
 	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +151,23 @@ func TestAttachEndsWhenTheClientTakesNoMoreOutput(t *testing.T) {
 	})
 }
 
+// What the fan-out still has in hand when the client has left does not reach the client's writer any more.
+func TestAttachWritesNothingAfterItsReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeContainer()
+		var out Capped
+		ctx, leave := context.WithCancel(t.Context())
+		result := attach(ctx, c, nil, AttachRequest{Stdout: &out})
+		synctest.Wait()
+		late := c.subs[0][0]
+		leave()
+		<-result
+		if _, err := late.Write([]byte("late")); err == nil || len(out.Bytes()) != 0 {
+			t.Errorf("got %v, %q", err, out.Bytes())
+		}
+	})
+}
+
 func TestAttachOfATerminalHasOneStreamAndPassesSizes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeContainer()
@@ -276,6 +294,8 @@ func TestResizeFloodCostsAsManyCallsAsTheShimAnswers(t *testing.T) {
 		}
 		close(sizes)
 		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(set) > 3 || set[len(set)-1].Width != 9999 {
 			t.Errorf("got %d calls, the last %v; want few, the last of the newest size", len(set), set[len(set)-1])
 		}
@@ -285,17 +305,17 @@ func TestResizeFloodCostsAsManyCallsAsTheShimAnswers(t *testing.T) {
 func TestResizeOfAHungShimIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sizes := make(chan Size)
-		calls := 0
+		var calls atomic.Int32
 		go followSizes(t.Context(), sizes, func(ctx context.Context, s Size) error {
-			calls++
+			calls.Add(1)
 			<-ctx.Done()
 			return ctx.Err()
 		})
 		sizes <- Size{1, 1}
 		sizes <- Size{2, 2}
 		time.Sleep(resizeTimeout + time.Second)
-		if calls != 2 {
-			t.Errorf("got %d calls; want the second after the first was given up", calls)
+		if calls.Load() != 2 {
+			t.Errorf("got %d calls; want the second after the first was given up", calls.Load())
 		}
 		close(sizes)
 		time.Sleep(resizeTimeout)

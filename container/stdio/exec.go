@@ -133,10 +133,10 @@ func (x *execution) start(ctx context.Context, proc *oci.Process) (made bool, er
 func (x *execution) copyOutput() <-chan struct{} {
 	drained := make(chan struct{})
 	if x.pipes.out != nil {
-		x.outputs = append(x.outputs, &output{from: x.pipes.out, to: x.req.Stdout})
+		x.outputs = append(x.outputs, newOutput(x.pipes.out, x.req.Stdout))
 	}
 	if x.pipes.err != nil {
-		x.outputs = append(x.outputs, &output{from: x.pipes.err, to: x.req.Stderr})
+		x.outputs = append(x.outputs, newOutput(x.pipes.err, x.req.Stderr))
 	}
 	var left atomic.Int32
 	left.Store(int32(len(x.outputs)))
@@ -210,7 +210,7 @@ func (x *execution) kill(ctx context.Context) bool {
 func (x *execution) finish(ctx context.Context, alive bool) {
 	ctx = context.WithoutCancel(ctx)
 	for _, o := range x.outputs {
-		o.mute.Store(true)
+		o.silence()
 	}
 	go func() {
 		defer x.pipes.remove()

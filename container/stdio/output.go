@@ -12,6 +12,8 @@ const (
 	// drainPatience is how long an output that somebody else still holds open is read after the process ended: time spent
 	// waiting for bytes, not time spent handing them to the client. A background child may keep the pipe for ever.
 	drainPatience = 1500 * time.Millisecond
+	// silencePatience bounds the wait for a Write to a client that is given up.
+	silencePatience = 100 * time.Millisecond
 	// drainBytes is how much is read after the process ended. What it wrote itself is at most two full pipes (1 MiB each
 	// at the kernel's default limit) and the shim's buffer; anything beyond that is a background child's.
 	drainBytes = 4 << 20
@@ -24,7 +26,12 @@ type output struct {
 	from  *os.File
 	to    io.Writer
 	ended atomic.Bool // the process has
-	mute  atomic.Bool // the client is to see nothing more
+
+	turn chan struct{} // held while the client is written to; filled for good by silence
+}
+
+func newOutput(from *os.File, to io.Writer) *output {
+	return &output{from: from, to: to, turn: make(chan struct{}, 1)}
 }
 
 // copy runs until EOF, until the pipe is closed, or until the time and bytes after exited are used up, which it reports
@@ -48,16 +55,41 @@ func (o *output) copy() (more bool) {
 			patience -= time.Since(start)
 			allowance -= n
 		}
-		if n > 0 && o.to != nil && !o.mute.Load() {
-			if _, werr := o.to.Write((*buf)[:n]); werr != nil {
-				o.to = nil
-			}
+		if n > 0 {
+			o.give((*buf)[:n])
 		}
 		// A deadline set by exited, while Read was waiting, only means: read on under the new rules. One of our own ends
 		// the patience above.
 		if err != nil && !os.IsTimeout(err) {
 			return false
 		}
+	}
+}
+
+// give writes to the client, unless it has failed before or is to see nothing more.
+func (o *output) give(p []byte) {
+	if o.to == nil {
+		return
+	}
+	select {
+	case o.turn <- struct{}{}:
+	default: // silenced
+		return
+	}
+	if _, err := o.to.Write(p); err != nil {
+		o.to = nil
+	}
+	<-o.turn
+}
+
+// silence makes sure that the client's writer is not used any more, for a caller that is about to take it back. A Write
+// that is blocked is waited for until silencePatience; what it does after that is between the client and its connection.
+func (o *output) silence() {
+	t := time.NewTimer(silencePatience)
+	defer t.Stop()
+	select {
+	case o.turn <- struct{}{}:
+	case <-t.C:
 	}
 }
 
