@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestGoldenSpecs(t *testing.T) {
-	for name, make := range map[string]func() (*runtime.ContainerConfig, *runtime.PodSandboxConfig, plan.Facts){
+	for name, world := range map[string]func() (*runtime.ContainerConfig, *runtime.PodSandboxConfig, plan.Facts){
 		"small": func() (*runtime.ContainerConfig, *runtime.PodSandboxConfig, plan.Facts) {
 			return small(), pod(), facts()
 		},
@@ -36,7 +36,7 @@ func TestGoldenSpecs(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, p, f := make()
+			c, p, f := world()
 			got, err := json.MarshalIndent(build(t, c, p, options(), f), "", "  ")
 			if err != nil {
 				t.Fatal(err)

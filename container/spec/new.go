@@ -30,7 +30,6 @@ type builder struct {
 	selinux  []string
 	masked   []string
 	readonly []string
-	oomScore int64
 	pass     map[string]string // annotations that go into the spec
 }
 

@@ -125,7 +125,7 @@ func TestRefused(t *testing.T) {
 		"seccomp with ..":        {cfg(func(c *runtime.ContainerConfig) { sc(c).Seccomp = local("/profiles/../x") }), "seccomp.localhost_ref", arg},
 		"seccomp type":           {cfg(func(c *runtime.ContainerConfig) { sc(c).Seccomp = &runtime.SecurityProfile{ProfileType: 9} }), "seccomp.profile_type", arg},
 		"default with path":      {cfg(func(c *runtime.ContainerConfig) { sc(c).Seccomp = &runtime.SecurityProfile{LocalhostRef: "/x"} }), "seccomp.localhost_ref", arg},
-		"old seccomp form":       {cfg(func(c *runtime.ContainerConfig) { sc(c).SeccompProfilePath = "strict" }), "seccomp_profile_path", arg}, //nolint:staticcheck
+		"old seccomp form":       {cfg(func(c *runtime.ContainerConfig) { sc(c).SeccompProfilePath = "strict" }), "seccomp_profile_path", arg}, //nolint:staticcheck // deprecated is what is tested
 		"AppArmor with a line":   {cfg(func(c *runtime.ContainerConfig) { sc(c).Apparmor = local("a\nb") }), "apparmor.localhost_ref", arg},
 		"SELinux level":          {cfg(func(c *runtime.ContainerConfig) { sc(c).SelinuxOptions = &runtime.SELinuxOption{Level: "s0:c1,x"} }), "selinux_options.level", arg},
 		"SELinux type":           {cfg(func(c *runtime.ContainerConfig) { sc(c).SelinuxOptions = &runtime.SELinuxOption{Type: "a:b"} }), "selinux_options.type", arg},

@@ -181,8 +181,7 @@ func run(t *testing.T, runc, root string, edit func(*runtime.ContainerConfig, *r
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
 	t.Cleanup(func() {
-		//nolint:errcheck // gone already if it ran
-		exec.Command(runc, "--root", state, "delete", "-f", id).Run()
+		exec.Command(runc, "--root", state, "delete", "-f", id).Run() // gone already if it ran
 	})
 	if err != nil {
 		t.Fatalf("runc: %v\n%s\n%s", err, errs.String(), raw)

@@ -198,6 +198,8 @@ func allows(a oci.LinuxSeccompArg, v uint64) bool {
 		return v > a.Value
 	case oci.OpNotEqual:
 		return v != a.Value
+	case oci.OpMaskedEqual:
+		return v&a.Value == a.ValueTwo
 	}
 	return true
 }
@@ -278,7 +280,7 @@ func TestMalformedSeccompProfiles(t *testing.T) {
 func TestOldProfileStrings(t *testing.T) {
 	for old, want := range map[string]bool{"": false, "unconfined": false, "runtime/default": true, "docker/default": true, "localhost//profiles/strict.json": true} {
 		cfg := small()
-		cfg.Linux.SecurityContext.SeccompProfilePath = old //nolint:staticcheck
+		cfg.Linux.SecurityContext.SeccompProfilePath = old //nolint:staticcheck // deprecated is what is tested
 		if got := build(t, cfg, pod(), options(), facts()).Linux.Seccomp != nil; got != want {
 			t.Errorf("%q: seccomp %v", old, got)
 		}

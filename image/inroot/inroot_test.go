@@ -41,7 +41,7 @@ func link(t *testing.T, to, at string) {
 }
 
 func TestLinksEndAtTheRoot(t *testing.T) {
-	for name, make := range map[string]func(t *testing.T, root, sentinel string){
+	for name, prepare := range map[string]func(t *testing.T, root, sentinel string){
 		"file is an absolute link out": func(t *testing.T, root, sentinel string) {
 			link(t, filepath.Join(sentinel, "passwd"), filepath.Join(root, "etc/passwd"))
 		},
@@ -60,7 +60,7 @@ func TestLinksEndAtTheRoot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sentinel := world(t)
-			make(t, root, sentinel)
+			prepare(t, root, sentinel)
 			raw, err := ReadFile(root, "/etc/passwd", 1000)
 			if err == nil {
 				t.Fatalf("read %q from outside the root", raw)

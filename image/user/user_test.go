@@ -126,7 +126,7 @@ func TestUnknownNamesAreNotFound(t *testing.T) {
 
 // CVE-2026-47262, CVE-2024-9676: passwd without end, as a FIFO, as a link.
 func TestHostilePasswdFiles(t *testing.T) {
-	for name, make := range map[string]func(path string) error{
+	for name, prepare := range map[string]func(path string) error{
 		"FIFO": func(p string) error { return unix.Mkfifo(p, 0o644) },
 		"4 GiB, sparse": func(p string) error {
 			if err := os.WriteFile(p, nil, 0o644); err != nil {
@@ -140,7 +140,7 @@ func TestHostilePasswdFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := image(t, "", "")
-			if err := make(filepath.Join(root, "etc/passwd")); err != nil {
+			if err := prepare(filepath.Join(root, "etc/passwd")); err != nil {
 				t.Fatal(err)
 			}
 			if got, err := Resolve(root, "root", Want{}); !errors.Is(err, errdefs.ErrInvalidArgument) {

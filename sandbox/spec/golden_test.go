@@ -15,7 +15,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestGoldenPlansAndPauseSpecs(t *testing.T) {
-	for name, make := range map[string]func() (*runtime.PodSandboxConfig, plan.Facts){
+	for name, world := range map[string]func() (*runtime.PodSandboxConfig, plan.Facts){
 		"small": func() (*runtime.PodSandboxConfig, plan.Facts) { return small(), facts() },
 		"full": func() (*runtime.PodSandboxConfig, plan.Facts) {
 			f := facts()
@@ -33,7 +33,7 @@ func TestGoldenPlansAndPauseSpecs(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, f := make()
+			c, f := world()
 			p, err := New(c, options())
 			if err != nil {
 				t.Fatal(err)

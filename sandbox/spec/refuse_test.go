@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 			l.SecurityContext.RunAsUser = &runtime.Int64Value{Value: 1 << 31}
 		}), "run_as_user"},
 		"groups policy":    {linux(func(l *runtime.LinuxPodSandboxConfig) { l.SecurityContext.SupplementalGroupsPolicy = 5 }), "supplemental_groups_policy"},
-		"relative seccomp": {linux(func(l *runtime.LinuxPodSandboxConfig) { l.SecurityContext.SeccompProfilePath = "localhost/x" }), "seccomp_profile_path"}, //nolint:staticcheck
+		"relative seccomp": {linux(func(l *runtime.LinuxPodSandboxConfig) { l.SecurityContext.SeccompProfilePath = "localhost/x" }), "seccomp_profile_path"}, //nolint:staticcheck // deprecated is what is tested
 		"SELinux role": {linux(func(l *runtime.LinuxPodSandboxConfig) {
 			l.SecurityContext.SelinuxOptions = &runtime.SELinuxOption{Role: "a b"}
 		}), "selinux_options.role"},

@@ -26,18 +26,18 @@ func HostDevices() ([]oci.LinuxDevice, error) { return walk("/dev", "/dev") }
 // Devices returns the device at path, symbolic links followed, or those below
 // it if it is a directory. Their paths begin with path as it was given.
 func Devices(path string) ([]oci.LinuxDevice, error) {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", path, classify(err))
 	}
-	st, err := os.Stat(real)
+	st, err := os.Stat(target)
 	if err != nil {
 		return nil, fmt.Errorf("look up device %s: %w", path, classify(err))
 	}
 	if st.IsDir() {
-		return walk(real, path)
+		return walk(target, path)
 	}
-	dev, ok, err := device(real, path)
+	dev, ok, err := device(target, path)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func device(p, shown string) (oci.LinuxDevice, bool, error) {
 		}
 		return oci.LinuxDevice{}, false, fmt.Errorf("look up device %s: %w", shown, err)
 	}
-	kind := ""
+	var kind string
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFBLK:
 		kind = "b"

@@ -36,18 +36,21 @@ func Options(k plan.Kernel, cdiDirs ...string) spec.Options {
 	return o
 }
 
+// appArmorHasDefault is true once this process has loaded the default profile:
+// a fact about the kernel, hence one for all handlers.
+var appArmorHasDefault atomic.Bool
+
 // AppArmor looks into the kernel's list of profiles, and loads the default one
 // with apparmor_parser when it is first needed.
 func AppArmor() confine.AppArmorSource {
-	var loaded atomic.Bool
 	return confine.AppArmorSource{
 		Default: func() (string, error) {
 			// Loading twice does no harm, so no lock is needed.
-			if !loaded.Load() {
+			if !appArmorHasDefault.Load() {
 				if err := apparmor.LoadDefaultProfile(appArmorProfile); err != nil {
 					return "", err
 				}
-				loaded.Store(true)
+				appArmorHasDefault.Store(true)
 			}
 			return appArmorProfile, nil
 		},
