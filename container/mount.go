@@ -75,6 +75,11 @@ func (c *Containers) mountRootfs(ctx context.Context, id string, img image.Image
 			return fmt.Errorf("make bundle: %w", err)
 		}
 	}
+	if p.UserNS != nil {
+		if err := LetPass(c.StateDir, filepath.Dir(c.Bundle(id))); err != nil {
+			return err
+		}
+	}
 	b, err := json.Marshal(root.Mounts)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(c.Bundle(id), mountsFile), b, 0o600)
@@ -84,6 +89,18 @@ func (c *Containers) mountRootfs(ctx context.Context, id string, img image.Image
 	}
 	if err := c.Kernel.Mount(root.Mounts, c.rootfs(id)); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
+	}
+	return nil
+}
+
+// LetPass lets everybody pass through directories of ours (not read them), for
+// the root of a user namespace, who is nobody special here and whose root file
+// system lies below. Everything else stays closed.
+func LetPass(dirs ...string) error {
+	for _, d := range dirs {
+		if err := os.Chmod(d, 0o711); err != nil { //nolint:gosec // that is what it is for
+			return fmt.Errorf("open the way for a user namespace: %w", err)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -60,9 +62,7 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	shim, err := c.Shims.Of(v.PodID)
 	if err == nil {
-		rpc, cancel := context.WithTimeout(ctx, rpcDeadline)
-		_, err = shim.Delete(rpc, v.ID)
-		cancel()
+		err = deleteFrom(ctx, shim, v.ID)
 		if err == nil || isNotFound(err) && !c.runtimeState(v) {
 			return nil
 		}
@@ -85,6 +85,25 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 		return err
 	}
 	return RemoveRuntimeState(rt, v.ID)
+}
+
+// deleteFrom has the shim delete a task of which the kernel says that it is
+// dead. A shim that has not heard of the death yet refuses; it is given the
+// time to hear of it.
+func deleteFrom(ctx context.Context, shim shimclient.Tasks, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, rpcDeadline)
+	defer cancel()
+	_, err := shim.Delete(ctx, id)
+	if !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		return err
+	}
+	wait, done := context.WithTimeout(ctx, rpcDeadline/2)
+	defer done()
+	if _, err := shim.Wait(wait, id); err != nil {
+		return err
+	}
+	_, err = shim.Delete(ctx, id)
+	return err
 }
 
 // fence moves the bundle aside. Idempotent.

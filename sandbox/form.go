@@ -29,6 +29,9 @@ func (p *Pods) pauseSpec(v *store.Pod, w *plan.Pod, h Handler) (*oci.Spec, error
 	if err != nil {
 		return nil, err
 	}
+	if err := container.LetPass(filepath.Join(p.StateDir, "pause"), root); err != nil {
+		return nil, err
+	}
 	cgPath, _, err := cgroup.Path(v.Cgroup, v.ID, p.CgroupDriver)
 	if err != nil {
 		return nil, fmt.Errorf("linux.cgroup_parent: %w", err)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crid-project/crid/cni/netns"
+	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/cgroup"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient"
@@ -255,6 +256,11 @@ func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
 	}
 	if err := os.Chmod(dir, perm); err != nil {
 		return fmt.Errorf("make pod folder: %w", err)
+	}
+	if w.UserNS != nil {
+		if err := container.LetPass(p.StateDir, filepath.Dir(dir)); err != nil {
+			return err
+		}
 	}
 	if err := p.etcFiles(dir, w); err != nil {
 		return err
