@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -219,6 +220,46 @@ func TestAdoptWantsTheSameProcess(t *testing.T) {
 	}
 	other.Close()
 }
+
+// What a shim says while no daemon is there is lost, and does not hurt it; what
+// it says to the next one is read.
+func TestShimLogGoesOnAfterARestart(t *testing.T) {
+	said := make(chan string, 100)
+	host, l := stageWithLog(t, "new", slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+		said <- string(p)
+		return len(p), nil
+	}), nil)))
+	s, err := host.Launch(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func() {
+		t.Helper()
+		select {
+		case line := <-said:
+			if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "pod=pod1") || !strings.Contains(line, "connection") {
+				t.Fatal(line)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("not a word")
+		}
+	}
+	expect()
+	s.Close()
+	for len(said) > 0 {
+		<-said
+	}
+	again, err := host.Adopt(t.Context(), s.Ref())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	expect()
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestKillTwice(t *testing.T) {
 	host, l := stage(t, "new")

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -163,6 +165,12 @@ func playServer(role string) {
 	if role == "mute" {
 		select {}
 	}
+	// As the runc shim does: it waits here until somebody has the fifo open.
+	logs, err := os.OpenFile("log", os.O_WRONLY, 0)
+	if err != nil {
+		os.Exit(1)
+	}
+	signal.Ignore(syscall.SIGPIPE)
 	service := "containerd.task.v3.Task"
 	if role == "old" || role == "kata" || role == "shy" {
 		service = "containerd.task.v2.Task"
@@ -171,6 +179,7 @@ func playServer(role string) {
 	server, _ := ttrpc.NewServer()
 	server.RegisterService(service, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Connect": func(context.Context, func(any) error) (any, error) {
+			fmt.Fprintf(logs, "level=warning msg=\"connection %d\"\n", drop.accepted)
 			if role == "shy" {
 				return nil, status.Error(codes.FailedPrecondition, "container must be created")
 			}
@@ -206,13 +215,18 @@ func (l *droppingListener) Accept() (net.Conn, error) {
 // stage is a host for a shim of the given role.
 func stage(t *testing.T, role string) (*shimclient.Host, shimclient.Launch) {
 	t.Helper()
+	return stageWithLog(t, role, slog.Default())
+}
+
+func stageWithLog(t *testing.T, role string, log *slog.Logger) (*shimclient.Host, shimclient.Launch) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "crid") // short, for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	host, err := shimclient.NewHost(shimclient.HostConfig{
-		State: dir, Address: filepath.Join(dir, "a"), Env: []string{"TEST_SHIM=" + role},
+		State: dir, Address: filepath.Join(dir, "a"), Env: []string{"TEST_SHIM=" + role}, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)

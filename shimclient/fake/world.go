@@ -72,7 +72,7 @@ func (w *World) SetProgram(id string, args ...string) {
 	w.programs[id] = args
 }
 
-// LoseEvents makes events vanish from now on, or come again.
+// LoseEvents makes events vanish from now on, until it is called with false.
 func (w *World) LoseEvents(lose bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
