@@ -29,10 +29,10 @@ func bridgeNode(t testing.TB, subnet string) (n *Networks, dir string) {
 	}
 	bin := os.Getenv("CNI_BIN")
 	if bin == "" {
-		t.Skip("needs the standard CNI plugins: set CNI_BIN to their directory")
+		bin, _ = filepath.Abs("../bin/cni") // where `make parts` puts them
 	}
 	if _, err := os.Stat(filepath.Join(bin, "bridge")); err != nil {
-		t.Skipf("needs the standard CNI plugins: %v", err)
+		t.Skipf("needs the standard CNI plugins (make parts, or set CNI_BIN): %v", err)
 	}
 	dir = t.TempDir()
 	node := filepath.Join(dir, "node")

@@ -176,7 +176,8 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (stdo
 	out := &bounded{limit: maxOutput, over: over}
 	diag := &bounded{limit: maxStderr}
 	cmd, err := start(ctx, func() *exec.Cmd {
-		cmd := exec.Command(path)
+		// Not ctx: at its end the whole group is killed below, not one process.
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), path)
 		cmd.Env = env
 		cmd.Dir = "/"
 		cmd.Stdin = bytes.NewReader(stdin)

@@ -13,10 +13,13 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// kept are the attachments of which a copy lies in the cache directory, of this
-// daemon or of another runtime; what does not parse is not ours to judge.
-func (n *Networks) kept() []*record {
-	dir := filepath.Join(n.cfg.CacheDir, "results")
+// kept are the attachments of which a copy lies in this daemon's cache
+// directory, which may be shared with another runtime.
+func (n *Networks) kept() []*record { return keptIn(n.cfg.CacheDir) }
+
+// keptIn passes over what does not parse: it is not ours to judge.
+func keptIn(cacheDir string) []*record {
+	dir := filepath.Join(cacheDir, "results")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil
@@ -46,7 +49,8 @@ func (n *Networks) owned(r *record) bool {
 // whose pod is not in valid get a DEL from their kept record. Then, where the
 // network's version has it (CNI 1.1) and does not disable it, the plugins are
 // told which attachments are valid, and release the rest by themselves; those
-// that another runtime keeps in the same cache directory count as valid.
+// that another runtime keeps, in the same cache directory or in the usual one,
+// count as valid.
 // Idempotent.
 func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
 	defer n.observe("GC", time.Now(), &err)
@@ -72,6 +76,9 @@ func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
 			}
 			errs = append(errs, err)
 		}
+	}
+	if filepath.Clean(n.cfg.CacheDir) != defaultCacheDir {
+		foreign = append(foreign, keptIn(defaultCacheDir)...)
 	}
 	list, err := n.network()
 	if err != nil || list.DisableGC || !speaks(list, "1.1.0") {

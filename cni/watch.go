@@ -25,7 +25,7 @@ func (n *Networks) Watch(ctx context.Context) {
 	w := &watcher{n: n}
 	defer w.close()
 	w.arm()
-	unsettled := n.Reload() // what changed before the watch was there
+	unsettled := n.Reload() //nolint:contextcheck // STATUS is asked in the background
 	timer := time.NewTimer(w.pause(unsettled))
 	defer timer.Stop()
 	pending := false
@@ -53,7 +53,7 @@ func (n *Networks) Watch(ctx context.Context) {
 		case <-timer.C:
 			pending = false
 			w.arm()
-			timer.Reset(w.pause(n.Reload()))
+			timer.Reset(w.pause(n.Reload())) //nolint:contextcheck // as above
 		}
 	}
 }

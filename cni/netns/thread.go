@@ -124,7 +124,6 @@ func Temporary(setup func() error, use func(path string) error) error {
 	case path := <-ready:
 		err := use(path)
 		close(release)
-		<-failed
-		return err
+		return errors.Join(err, <-failed)
 	}
 }

@@ -295,7 +295,7 @@ func TestOnlyRegularFiles(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("s"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, make := range map[string]func(string) error{
+	for name, place := range map[string]func(string) error{
 		"symlink":          func(p string) error { return os.Symlink(secret, p) },
 		"dangling symlink": func(p string) error { return os.Symlink(secret+"2", p) },
 		"fifo":             func(p string) error { return unix.Mkfifo(p, 0o600) },
@@ -306,7 +306,7 @@ func TestOnlyRegularFiles(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		if err := make(path); err != nil {
+		if err := place(path); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Reopen(); !errdefs.IsFailedPrecondition(err) {
