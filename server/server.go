@@ -122,6 +122,9 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Node.Log == nil {
+		cfg.Node.Log = cfg.Log
+	}
 	handler := handlerOf(cfg.Node.Handlers)
 	names := func(id string) (tags, digests []string) {
 		i, err := cfg.Images.Resolve(id)

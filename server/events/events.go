@@ -68,6 +68,7 @@ type item struct {
 // queue is what one consumer has not been sent yet.
 type queue struct {
 	items chan item
+	pods  chan item     // what [Events.Pod] announced, on its way to items
 	cut   chan struct{} // closed: too slow, or the server ends
 	once  sync.Once
 }
@@ -75,9 +76,9 @@ type queue struct {
 func (q *queue) cutOff() { q.once.Do(func() { close(q.cut) }) }
 
 // put never waits; false: the consumer was too slow and is cut off.
-func (q *queue) put(i item) bool {
+func (q *queue) put(to chan item, i item) bool {
 	select {
-	case q.items <- i:
+	case to <- i:
 		return true
 	default:
 		q.cutOff()
@@ -91,7 +92,7 @@ func (e *Events) Pod(kind lifecycle.Notice, p *store.Pod) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for q := range e.streams {
-		if !q.put(i) {
+		if !q.put(q.pods, i) {
 			e.drop(q)
 		}
 	}
@@ -105,22 +106,42 @@ func (e *Events) drop(q *queue) {
 	}
 }
 
-// pump takes a consumer's notices out of the ledger's hands, until the
-// subscription ends: so the consumer's own queue says whether it is too slow,
-// even while a message to it hangs.
+// pump fills a consumer's queue from the ledger's notices and the pods' events
+// until the subscription ends: so the queue says whether the consumer is too
+// slow, even while a message to it hangs. What the ledger announced before a
+// pod's event goes before it: a container is deleted before its pod is.
 func (e *Events) pump(sub *store.Subscription, q *queue) {
-	for n := range sub.Notices {
-		if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
-			continue
-		}
-		if !q.put(item{kind: n.Kind, at: n.At, ctr: n.Container}) {
-			break
+	defer func() {
+		q.cutOff()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.drop(q)
+	}()
+	for {
+		select {
+		case n, ok := <-sub.Notices:
+			if !ok || !q.notice(n) {
+				return
+			}
+		case i := <-q.pods:
+			for range len(sub.Notices) {
+				if n, ok := <-sub.Notices; !ok || !q.notice(n) {
+					return
+				}
+			}
+			if !q.put(q.items, i) {
+				return
+			}
 		}
 	}
-	q.cutOff()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.drop(q)
+}
+
+// notice puts what the ledger announced; what CRI does not show is left out.
+func (q *queue) notice(n store.Notice) bool {
+	if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
+		return true
+	}
+	return q.put(q.items, item{kind: n.Kind, at: n.At, ctr: n.Container})
 }
 
 // Streams answers how many consumers there are.
@@ -152,7 +173,7 @@ func (e *Events) open() (*queue, error) {
 	if len(e.streams) >= MaxStreams {
 		return nil, fmt.Errorf("there are already %d event streams: %w", MaxStreams, errdefs.ErrResourceExhausted)
 	}
-	q := &queue{items: make(chan item, e.d.Queue), cut: make(chan struct{})}
+	q := &queue{items: make(chan item, e.d.Queue), pods: make(chan item, e.d.Queue), cut: make(chan struct{})}
 	e.streams[q] = struct{}{}
 	return q, nil
 }

@@ -4,6 +4,7 @@ package world
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -21,15 +22,25 @@ const Epoch = 1_700_000_000
 // Ledger is an empty ledger in a directory of its own.
 func Ledger(t testing.TB) *store.Ledger {
 	t.Helper()
+	dir, err := os.MkdirTemp("", "crid-server-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, lost, err := store.Open(store.Config{
-		Dir: t.TempDir(), Boot: "test",
+		Dir: dir, Boot: "test",
 		OpenPod:       func(b []byte) (store.Sealed, error) { return podspec.Open(b) },
 		OpenContainer: func(b []byte) (store.Sealed, error) { return containerspec.Open(b) },
 	})
 	if err != nil || len(lost) > 0 {
 		t.Fatalf("open ledger: %v, lost %v", err, lost)
 	}
-	t.Cleanup(l.Close)
+	t.Cleanup(func() {
+		l.Close()
+		// A record may still be on its way to the disk.
+		for end := time.Now().Add(5 * time.Second); os.RemoveAll(dir) != nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	})
 	return l
 }
 
