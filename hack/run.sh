@@ -63,7 +63,8 @@ configure() {
 	  "hostname": "demo", "log_directory": "$RUN/logs", "linux": { "cgroup_parent": "/$NAME/demo" } }
 	J
 	cat >"$RUN/container.json" <<-J
-	{ "metadata": { "name": "hello", "attempt": 0 }, "image": { "image": "$IMAGE" }, "log_path": "hello_0.log", "linux": {} }
+	{ "metadata": { "name": "hello", "attempt": 0 }, "image": { "image": "$IMAGE" }, "log_path": "hello_0.log", "linux": {},
+	  "labels": { "io.kubernetes.pod.name": "demo", "io.kubernetes.pod.namespace": "default", "io.kubernetes.container.name": "hello" } }
 	J
 }
 
@@ -92,7 +93,7 @@ stop() {
 	die "crid (pid $PID) is still there 15 s after SIGTERM; its log: $LOG"
 }
 
-show() { say; say "\$ crictl $*"; "${CRICTL[@]}" "$@"; }
+show() { say; say "\$ crictl ${*@Q}" | sed "s/'\([A-Za-z0-9_:./-]*\)'/\1/g"; "${CRICTL[@]}" "$@" 2>&1; }
 
 demo_image() {
 	local tar=.build/images/demo.tar

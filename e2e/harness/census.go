@@ -118,6 +118,7 @@ func (c Census) files(h *Home) {
 				return fs.SkipDir
 			case entry.IsDir() && depth > 5:
 				return fs.SkipDir
+			case entry.IsDir() && depth < 2: // what is made once and for good
 			case entry.IsDir():
 				c["folder "+rel]++
 			case entry.Type()&fs.ModeNamedPipe != 0:
