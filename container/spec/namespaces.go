@@ -1,9 +1,9 @@
 package spec
 
 import (
+	"fmt"
 	"slices"
 
-	"fmt"
 	"github.com/containerd/errdefs"
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/spec/confine"
@@ -51,6 +51,8 @@ func (b *builder) pidNamespace(name string, mine, pods *runtime.NamespaceOption)
 	target := mine.GetTargetId()
 	switch mode := mine.GetPid(); mode {
 	case runtime.NamespaceMode_POD:
+		// Also where the pod was run with CONTAINER: the hands make a namespace
+		// to share when the first container asks for one.
 		b.plan.PID = plan.PIDPod
 		if pods.GetPid() == runtime.NamespaceMode_NODE {
 			b.plan.PID = plan.PIDNode // the pod's is the node's
