@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -39,7 +38,6 @@ func (n *Networks) Prepare(a Attachment) (intent []byte, err error) {
 // configuration; if that failed too, the error is also [ErrDelOwed]. Not
 // idempotent: a second Add of one pod is refused by most plugins.
 func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Result, err error) {
-	defer n.observe("ADD", time.Now(), &err)
 	if intent == nil {
 		if intent, err = n.Prepare(a); err != nil {
 			return nil, err
@@ -57,6 +55,10 @@ func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Res
 		return nil, fmt.Errorf("attach pod to network: %w", err)
 	}
 	defer unlock()
+	if err := n.gate.begin(ctx, r.ContainerID); err != nil {
+		return nil, fmt.Errorf("attach pod to network: %w", err)
+	}
+	defer n.gate.end()
 	n.keep(r, intent)
 
 	addCtx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
@@ -78,6 +80,7 @@ func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Res
 		return nil, fmt.Errorf("%w; %w: %w", err, ErrDelOwed, undo)
 	}
 	n.forget(r)
+	n.gate.released(r.ContainerID)
 	return nil, err
 }
 
@@ -162,8 +165,7 @@ func parseAnswer(list *libcni.NetworkConfigList, answer []byte) (types.Result, e
 // the network as configured now; with no network at all there is nothing to
 // release. All plugins are
 // called, in reverse order, also when one fails. Idempotent.
-func (n *Networks) Del(ctx context.Context, a Attachment, saved []byte) (err error) {
-	defer n.observe("DEL", time.Now(), &err)
+func (n *Networks) Del(ctx context.Context, a Attachment, saved []byte) error {
 	records, err := n.recordsFor(a, saved)
 	if err != nil {
 		return fmt.Errorf("detach pod from network: %w", err)
@@ -225,6 +227,7 @@ func (n *Networks) delRecord(ctx context.Context, data []byte) error {
 		return fmt.Errorf("detach pod from network %q: %w", list.Name, err)
 	}
 	n.forget(r)
+	n.gate.released(r.ContainerID)
 	return nil
 }
 
@@ -280,8 +283,7 @@ func previous(list *libcni.NetworkConfigList, r *record) (types.Result, error) {
 // Check asks the plugins whether the attachment is still as it was made
 // (CHECK, CNI 0.4.0 and above; older networks and those that disable it are
 // always well).
-func (n *Networks) Check(ctx context.Context, saved []byte) (err error) {
-	defer n.observe("CHECK", time.Now(), &err)
+func (n *Networks) Check(ctx context.Context, saved []byte) error {
 	r, list, err := parseRecord(saved)
 	if err != nil {
 		return fmt.Errorf("check network: %w", err)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -50,10 +49,10 @@ func (n *Networks) owned(r *record) bool {
 // network's version has it (CNI 1.1) and does not disable it, the plugins are
 // told which attachments are valid, and release the rest by themselves; those
 // that another runtime keeps, in the same cache directory or in the usual one,
-// count as valid.
+// count as valid, and so does what this process has attached itself. Pods that
+// come while the plugins run wait for them, at most ten seconds.
 // Idempotent.
-func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
-	defer n.observe("GC", time.Now(), &err)
+func (n *Networks) GC(ctx context.Context, valid []Attachment) error {
 	ids := map[string]bool{}
 	for _, a := range valid {
 		ids[a.ID] = true
@@ -62,7 +61,7 @@ func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
 	var foreign []*record
 	for _, r := range n.kept() {
 		switch {
-		case ids[r.ContainerID]:
+		case ids[r.ContainerID], n.gate.attached(r.ContainerID):
 		case !n.owned(r):
 			foreign = append(foreign, r)
 		default:
@@ -84,16 +83,24 @@ func (n *Networks) GC(ctx context.Context, valid []Attachment) (err error) {
 	if err != nil || list.DisableGC || !speaks(list, "1.1.0") {
 		return errors.Join(errs...)
 	}
+	live, open, err := n.gate.close(ctx)
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("collect garbage of network %q: %w", list.Name, err))...)
+	}
+	defer open()
+	for _, id := range live {
+		ids[id] = true
+	}
 	attachments := []types.GCAttachment{}
-	for _, a := range valid {
-		attachments = append(attachments, types.GCAttachment{ContainerID: a.ID, IfName: n.cfg.IfName})
+	for id := range ids {
+		attachments = append(attachments, types.GCAttachment{ContainerID: id, IfName: n.cfg.IfName})
 	}
 	for _, r := range foreign {
 		if r.NetworkName == list.Name {
 			attachments = append(attachments, types.GCAttachment{ContainerID: r.ContainerID, IfName: r.IfName})
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, gcTimeout)
 	defer cancel()
 	for _, p := range list.Plugins {
 		errs = append(errs, n.gcPlugin(ctx, list, p, attachments))

@@ -44,9 +44,6 @@ type Config struct {
 	// without host ports, for which it does nothing (3 ms each). The CNI
 	// specification has every plugin called, so this is to be asked for.
 	SkipIdle bool
-	// Observe is told of each ADD, DEL, CHECK and GC of an attachment when it
-	// ends, for metrics; nil: nobody is. It must not block.
-	Observe func(verb string, took time.Duration, err error)
 	// Log receives what has no caller; nil: the default.
 	Log *slog.Logger
 }
@@ -68,6 +65,7 @@ type Networks struct {
 	asking  atomic.Bool
 	loading sync.Mutex
 	torn    tornFiles
+	gate    gate
 
 	mu   sync.Mutex
 	busy map[string]chan struct{}
@@ -237,13 +235,6 @@ func speaks(list *libcni.NetworkConfigList, v string) bool {
 	}
 	ok, err := version.GreaterThanOrEqualTo(have, v)
 	return err == nil && ok
-}
-
-// observe reports an operation that began at start; for a deferred call.
-func (n *Networks) observe(verb string, start time.Time, err *error) {
-	if n.cfg.Observe != nil {
-		n.cfg.Observe(verb, time.Since(start), *err)
-	}
 }
 
 // lock waits until nothing else works on the attachments of id, so that a DEL

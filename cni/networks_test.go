@@ -441,6 +441,10 @@ func TestGC(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.leases, "leaked"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	n = w.networks(0) // the daemon's next run: only its records tell what lives
+	if _, err := n.Add(t.Context(), pod("new"), nil); err != nil {
+		t.Fatal(err) // after the caller of GC made its list
+	}
 	for range 2 {
 		if err := n.GC(t.Context(), []Attachment{pod("live")}); err != nil {
 			t.Fatal(err)
@@ -451,10 +455,10 @@ func TestGC(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	if !slices.Equal(left, []string{"live", "other-runtimes"}) {
+	if !slices.Equal(left, []string{"live", "new", "other-runtimes"}) {
 		t.Errorf("leases left: %v", left)
 	}
-	if got := w.verbs(); got != "ADD a, ADD a, ADD a, DEL a, GC a, GC a" {
+	if got := w.verbs(); got != "ADD a, ADD a, ADD a, ADD a, DEL a, GC a, GC a" {
 		t.Error(got)
 	}
 }
@@ -559,4 +563,28 @@ func TestDelWithADamagedRecord(t *testing.T) {
 		t.Errorf("another pod's record: %v", err)
 	}
 	w.nothingLeft()
+}
+
+// A lease in the making must not look like one of nobody's.
+func TestGCAndAddKeepApart(t *testing.T) {
+	w := newWorld(t, "a")
+	w.conf("10-net.conflist", "net", "1.1.0", "a")
+	n := w.networks(0)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if _, err := n.Add(t.Context(), pod(fmt.Sprint("p", i)), nil); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if err := n.GC(t.Context(), nil); err != nil && !errdefs.IsUnavailable(err) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if entries, _ := os.ReadDir(w.leases); len(entries) != 20 {
+		t.Errorf("%d leases of 20 pods", len(entries))
+	}
 }

@@ -92,6 +92,15 @@ func (l *Log) Follow(stream Stream, path string) (*Tail, error) {
 // Done is closed when the stream has ended and all of it is in the file.
 func (t *Tail) Done() <-chan struct{} { return t.done }
 
+// Ending tells the tail that its container has ended, without waiting: attached
+// clients hold nothing up any more, and a fifo without a writer is at its end,
+// whether a writer was ever seen or not. What a surviving process still writes
+// is followed on.
+func (t *Tail) Ending() {
+	t.draining.Store(true)
+	t.wake()
+}
+
 // Drain waits until the stream has ended, for a container of which the end is
 // known: a fifo without a writer counts as ended now, also if none was ever
 // seen (the writer died while nobody followed), and attached clients can hold
@@ -99,8 +108,7 @@ func (t *Tail) Done() <-chan struct{} { return t.done }
 // has the container's output open, what is in the fifo has been read, the tail
 // is stopped, and the context's error is returned.
 func (t *Tail) Drain(ctx context.Context) error {
-	t.draining.Store(true)
-	t.wake()
+	t.Ending()
 	select {
 	case <-t.done:
 		return nil
