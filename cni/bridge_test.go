@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -194,6 +195,46 @@ func TestRealExhaustion(t *testing.T) {
 	}
 	if got := leases(t, dir); len(got) != 0 {
 		t.Errorf("leases after GC: %v", got)
+	}
+}
+
+// A pod whose record is lost. (The standard plugins of 1.9 accept CNI 1.1's GC
+// and do nothing: it is the kept copy that frees the lease.)
+func TestRealGCAndStatus(t *testing.T) {
+	n, dir := bridgeNode(t, "10.77.0.0/24")
+	file := filepath.Join(dir, "net.d", "10-t.conflist")
+	conf, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.Replace(conf, []byte(`"1.0.0"`), []byte(`"1.1.0"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Reload()
+	if err := n.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, reason := n.Ready(); !ok {
+		t.Fatal(reason)
+	}
+	kept, unpinKept := bridgePod(t, dir, "kept")
+	defer unpinKept()
+	lost, unpinLost := bridgePod(t, dir, "lost")
+	defer unpinLost()
+	for _, a := range []Attachment{kept, lost} {
+		if _, err := n.Add(t.Context(), a, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next, err := New(n.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.GC(t.Context(), []Attachment{kept}); err != nil {
+		t.Fatal(err)
+	}
+	if got := leases(t, dir); len(got) != 1 {
+		t.Errorf("leases: %v", got)
 	}
 }
 

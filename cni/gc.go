@@ -50,7 +50,8 @@ func (n *Networks) owned(r *record) bool {
 // told which attachments are valid, and release the rest by themselves; those
 // that another runtime keeps, in the same cache directory or in the usual one,
 // count as valid, and so does what this process has attached itself. Pods that
-// come while the plugins run wait for them, at most ten seconds.
+// come while the plugins run wait for them, at most ten seconds. (The standard
+// plugins up to 1.9 accept GC and do nothing, so the copies are what counts.)
 // Idempotent.
 func (n *Networks) GC(ctx context.Context, valid []Attachment) error {
 	ids := map[string]bool{}

@@ -148,8 +148,13 @@ func (n *Networks) Ready() (ok bool, reason string) {
 		return false, n.current.Load().reason
 	}
 	for _, p := range list.Plugins {
-		if _, err := n.find(p.Network.Type); err != nil {
-			return false, fmt.Sprintf("network %q: %v: install the CNI plugins or correct bin_dirs", list.Name, err)
+		for _, name := range []string{p.Network.Type, p.Network.IPAM.Type} {
+			if name == "" {
+				continue // no IPAM plugin
+			}
+			if _, err := n.find(name); err != nil {
+				return false, fmt.Sprintf("network %q: %v: install the CNI plugins or correct bin_dirs", list.Name, err)
+			}
 		}
 	}
 	if !speaks(list, "1.1.0") {
