@@ -44,16 +44,8 @@ type handler struct {
 // newHandlers resolves every handler. One that cannot be used is an error only
 // if it is the default; the others say what is wrong when they are asked for.
 func newHandlers(c *config.Config, log *slog.Logger) (*handlers, error) {
-	h := &handlers{cfg: c, log: log, all: map[string]*handler{}}
-	base := sync.OnceValue(func() plan.Kernel {
-		return machine.Node(machine.Options{RestrictOOMScore: c.RestrictOOMScore, SELinux: c.EnableSELinux})
-	})
-	for name, r := range c.Runtimes {
-		one := &handler{pause: r.Sandbox == config.SandboxPause}
-		one.runtime, one.err = h.resolve(name, r)
-		systemd := c.DriverFor(name, cgroup.AutoDriver) == cgroup.Systemd
-		one.kernel = sync.OnceValue(func() plan.Kernel { return h.kernel(base(), one, systemd) })
-		h.all[name] = one
+	h := resolveHandlers(c, log)
+	for name, one := range h.all {
 		if one.err == nil {
 			go one.kernel() // found out before the first pod asks
 		} else if name != c.DefaultRuntime {
@@ -68,6 +60,22 @@ func newHandlers(c *config.Config, log *slog.Logger) (*handlers, error) {
 		return nil, fmt.Errorf("default_runtime %q cannot be used: %w", c.DefaultRuntime, why)
 	}
 	return h, nil
+}
+
+// resolveHandlers looks for the binaries of every handler and runs none.
+func resolveHandlers(c *config.Config, log *slog.Logger) *handlers {
+	h := &handlers{cfg: c, log: log, all: map[string]*handler{}}
+	base := sync.OnceValue(func() plan.Kernel {
+		return machine.Node(machine.Options{RestrictOOMScore: c.RestrictOOMScore, SELinux: c.EnableSELinux})
+	})
+	for name, r := range c.Runtimes {
+		one := &handler{pause: r.Sandbox == config.SandboxPause}
+		one.runtime, one.err = h.resolve(name, r)
+		systemd := c.DriverFor(name, cgroup.AutoDriver) == cgroup.Systemd
+		one.kernel = sync.OnceValue(func() plan.Kernel { return h.kernel(base(), one, systemd) })
+		h.all[name] = one
+	}
+	return h
 }
 
 // resolve completes a configured handler: the shim's and the OCI runtime's
