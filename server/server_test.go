@@ -30,7 +30,7 @@ import (
 	"github.com/crid-project/crid/sandbox"
 	podspec "github.com/crid-project/crid/sandbox/spec"
 	"github.com/crid-project/crid/server"
-	"github.com/crid-project/crid/server/internal/world"
+	"github.com/crid-project/crid/server/internal/worldtest"
 	"github.com/crid-project/crid/server/node"
 	"github.com/crid-project/crid/server/seal"
 	"github.com/crid-project/crid/server/socket"
@@ -70,7 +70,7 @@ func (h podHands) Run(_ context.Context, r sandbox.RunRequest) (string, error) {
 		Name: store.PodName{Name: r.Plan.Name, Namespace: r.Plan.Namespace, UID: r.Plan.UID, Attempt: r.Plan.Attempt},
 	})
 	if fresh {
-		world.StepPod(h.t, h.l, p.ID, lifecycle.PodMade{})
+		worldtest.StepPod(h.t, h.l, p.ID, lifecycle.PodMade{})
 	}
 	return p.ID, nil
 }
@@ -80,10 +80,10 @@ func (h podHands) Stop(_ context.Context, id string) error {
 		return err
 	}
 	for _, c := range h.l.Members(id) {
-		world.Step(h.t, h.l, c.ID, lifecycle.AskStop{}, lifecycle.SeenExited{Code: 137, Signal: 9, Source: lifecycle.Kernel, Empty: true})
+		worldtest.Step(h.t, h.l, c.ID, lifecycle.AskStop{}, lifecycle.SeenExited{Code: 137, Signal: 9, Source: lifecycle.Kernel, Empty: true})
 	}
-	world.StepPod(h.t, h.l, id, lifecycle.AskPodStop{})
-	world.StepPod(h.t, h.l, id, lifecycle.MembersDone{})
+	worldtest.StepPod(h.t, h.l, id, lifecycle.AskPodStop{})
+	worldtest.StepPod(h.t, h.l, id, lifecycle.MembersDone{})
 	return nil
 }
 
@@ -94,8 +94,8 @@ func (h podHands) Remove(ctx context.Context, id string) error {
 	for _, c := range h.l.Members(id) {
 		_ = containerHands(h).Remove(ctx, c.ID)
 	}
-	world.StepPod(h.t, h.l, id, lifecycle.AskPodRemove{})
-	world.StepPod(h.t, h.l, id, lifecycle.MembersDone{Erased: true})
+	worldtest.StepPod(h.t, h.l, id, lifecycle.AskPodRemove{})
+	worldtest.StepPod(h.t, h.l, id, lifecycle.MembersDone{Erased: true})
 	return h.l.ErasePod(ctx, id)
 }
 
@@ -119,7 +119,7 @@ func (h containerHands) Create(_ context.Context, r container.CreateRequest) (st
 		ID: store.NewID(), PodID: r.PodID, Name: r.Name, Config: r.Config, CreatedAt: time.Now().UnixNano(), ImageID: "sha256:abc", TTY: r.Plan.TTY, Cgroup: "/c",
 	})
 	if fresh {
-		world.Step(h.t, h.l, c.ID, lifecycle.Made{})
+		worldtest.Step(h.t, h.l, c.ID, lifecycle.Made{})
 		h.l.AnnounceCreated(c.ID)
 	}
 	return c.ID, nil
@@ -132,7 +132,7 @@ func (h containerHands) Start(_ context.Context, id string) error {
 	if _, err := h.l.StepContainer(id, lifecycle.AskStart{}); err != nil {
 		return err
 	}
-	world.Step(h.t, h.l, id, lifecycle.LaunchBegun{}, lifecycle.StartDone{})
+	worldtest.Step(h.t, h.l, id, lifecycle.LaunchBegun{}, lifecycle.StartDone{})
 	return nil
 }
 
@@ -143,7 +143,7 @@ func (h containerHands) Stop(_ context.Context, id string, grace time.Duration) 
 	h.mu.Lock()
 	h.grace = grace
 	h.mu.Unlock()
-	world.Step(h.t, h.l, id, lifecycle.AskStop{}, lifecycle.SeenExited{Code: 137, Signal: 9, Source: lifecycle.Kernel, Empty: true})
+	worldtest.Step(h.t, h.l, id, lifecycle.AskStop{}, lifecycle.SeenExited{Code: 137, Signal: 9, Source: lifecycle.Kernel, Empty: true})
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (h containerHands) Remove(ctx context.Context, id string) error {
 	if err := h.err(); err != nil {
 		return err
 	}
-	world.Step(h.t, h.l, id, lifecycle.AskRemove{}, lifecycle.SeenExited{Empty: true}, lifecycle.ReapDone{})
+	worldtest.Step(h.t, h.l, id, lifecycle.AskRemove{}, lifecycle.SeenExited{Empty: true}, lifecycle.ReapDone{})
 	return h.l.EraseContainer(ctx, id)
 }
 
@@ -263,7 +263,7 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 
 func start(t *testing.T) *rig {
 	t.Helper()
-	l := world.Ledger(t)
+	l := worldtest.Ledger(t)
 	h := &hands{t: t, l: l, exec: func(stdio.ExecRequest) (int, error) { return 0, nil }}
 	log := &bytes.Buffer{}
 	im := &imageStore{all: []image.Image{{ID: "sha256:abc", Tags: []string{"docker.io/library/busybox:latest"}, Size: 5}}}
@@ -330,7 +330,7 @@ func wantCode(t *testing.T, what string, err error, code codes.Code, in string) 
 
 func (r *rig) pod(t *testing.T, name string) string {
 	t.Helper()
-	resp, err := r.rt.RunPodSandbox(ctxOf(t), &cri.RunPodSandboxRequest{Config: world.PodConfig(name, nil)})
+	resp, err := r.rt.RunPodSandbox(ctxOf(t), &cri.RunPodSandboxRequest{Config: worldtest.PodConfig(name, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func (r *rig) pod(t *testing.T, name string) string {
 
 func (r *rig) container(t *testing.T, pod, name string, run bool) string {
 	t.Helper()
-	resp, err := r.rt.CreateContainer(ctxOf(t), &cri.CreateContainerRequest{PodSandboxId: pod, Config: world.ContainerConfig(name, nil), SandboxConfig: world.PodConfig("p", nil)})
+	resp, err := r.rt.CreateContainer(ctxOf(t), &cri.CreateContainerRequest{PodSandboxId: pod, Config: worldtest.ContainerConfig(name, nil), SandboxConfig: worldtest.PodConfig("p", nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,7 +439,7 @@ func TestWhatIsMissingAnswersAsCRISays(t *testing.T) {
 			return err
 		}, codes.NotFound},
 		"CreateContainer": {func() error {
-			_, err := r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: id, Config: world.ContainerConfig("c", nil)})
+			_, err := r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: id, Config: worldtest.ContainerConfig("c", nil)})
 			return err
 		}, codes.NotFound},
 		"Exec": {func() error {
@@ -479,7 +479,7 @@ func TestWhatIsMissingAnswersAsCRISays(t *testing.T) {
 		"checkpoint pod": {func() error { _, err := r.rt.CheckpointPod(ctx, &cri.CheckpointPodRequest{}); return err }, codes.Unimplemented},
 		"restore pod":    {func() error { _, err := r.rt.RestorePod(ctx, &cri.RestorePodRequest{}); return err }, codes.Unimplemented},
 		"a pod of tomorrow": {func() error {
-			_, err := r.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: world.PodConfig("a", nil), RuntimeHandler: "kata"})
+			_, err := r.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: worldtest.PodConfig("a", nil), RuntimeHandler: "kata"})
 			return err
 		}, codes.InvalidArgument},
 		"image of tomorrow": {func() error {
@@ -512,13 +512,13 @@ func TestStatesRefuse(t *testing.T) {
 	wantCode(t, "start of an exited one", err, codes.FailedPrecondition, "already exited")
 	_, err = r.rt.UpdateContainerResources(ctx, &cri.UpdateContainerResourcesRequest{ContainerId: exited, Linux: &cri.LinuxContainerResources{CpuShares: 5}})
 	wantCode(t, "update of an exited one", err, codes.FailedPrecondition, "")
-	other := world.PodConfig("other", nil)
-	_, err = r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: pod, Config: world.ContainerConfig("x", nil), SandboxConfig: other})
+	other := worldtest.PodConfig("other", nil)
+	_, err = r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: pod, Config: worldtest.ContainerConfig("x", nil), SandboxConfig: other})
 	wantCode(t, "another pod's config", err, codes.InvalidArgument, "sandbox_config")
 	if _, err := r.rt.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: pod}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: pod, Config: world.ContainerConfig("late", nil)})
+	_, err = r.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: pod, Config: worldtest.ContainerConfig("late", nil)})
 	wantCode(t, "create in a stopped pod", err, codes.FailedPrecondition, "ready")
 	_, err = r.rt.PortForward(ctx, &cri.PortForwardRequest{PodSandboxId: pod})
 	wantCode(t, "forward to a stopped pod", err, codes.FailedPrecondition, "ready")
@@ -703,8 +703,8 @@ func recvAll[T any](t *testing.T, s grpc.ServerStreamingClient[T], err error, co
 func TestStreamingListsAnswerWhatListsDo(t *testing.T) {
 	r, ctx := start(t), ctxOf(t)
 	for i := range 3 {
-		p := world.Pod(t, r.l, fmt.Sprint("p", i), nil)
-		world.Running(t, r.l, p.ID, "c", nil)
+		p := worldtest.Pod(t, r.l, fmt.Sprint("p", i), nil)
+		worldtest.Running(t, r.l, p.ID, "c", nil)
 	}
 	pods, err := r.rt.StreamPodSandboxes(ctx, &cri.StreamPodSandboxesRequest{})
 	if n := recvAll(t, pods, err, func(m *cri.StreamPodSandboxesResponse) int { return len(m.PodSandboxes) }); n != 3 {
@@ -743,7 +743,7 @@ func TestStreamingListsAnswerWhatListsDo(t *testing.T) {
 
 func TestMessagesBeyondTheLimitAreRefused(t *testing.T) {
 	r, ctx := start(t), ctxOf(t)
-	cfg := world.ContainerConfig("c", nil)
+	cfg := worldtest.ContainerConfig("c", nil)
 	for i := range 200 {
 		cfg.Args = append(cfg.Args, strings.Repeat("x", 100<<10)+fmt.Sprint(i))
 	}
@@ -819,10 +819,10 @@ func TestStoppingEndsStreamsAndCalls(t *testing.T) {
 }
 
 func TestCountsHaveEveryState(t *testing.T) {
-	l := world.Ledger(t)
-	p := world.Pod(t, l, "p", nil)
-	world.Running(t, l, p.ID, "a", nil)
-	world.Making(t, l, p.ID, "b", nil)
+	l := worldtest.Ledger(t)
+	p := worldtest.Pod(t, l, "p", nil)
+	worldtest.Running(t, l, p.ID, "a", nil)
+	worldtest.Making(t, l, p.ID, "b", nil)
 	if got := fmt.Sprint(server.PodCounts(l)); got != "map[notready:0 ready:1]" {
 		t.Error(got)
 	}

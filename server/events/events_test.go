@@ -15,7 +15,7 @@ import (
 
 	"github.com/crid-project/crid/server/events"
 	"github.com/crid-project/crid/server/fault"
-	"github.com/crid-project/crid/server/internal/world"
+	"github.com/crid-project/crid/server/internal/worldtest"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -100,12 +100,12 @@ func ended(t *testing.T, done <-chan error) error {
 // A kubelet that connected after a start had to wait for its relist to learn
 // what runs.
 func TestAStreamBeginsWithWhatIs(t *testing.T) {
-	l := world.Ledger(t)
-	e := events.New(events.Deps{Ledger: l, Names: world.Names})
-	p := world.Pod(t, l, "p", nil)
-	run, made := world.Running(t, l, p.ID, "run", nil), world.Container(t, l, p.ID, "made", nil)
-	gone := world.Exited(t, l, p.ID, "gone", lifecycle.SeenExited{Code: 3, Source: lifecycle.Kernel})
-	world.Making(t, l, p.ID, "unseen", nil)
+	l := worldtest.Ledger(t)
+	e := events.New(events.Deps{Ledger: l, Names: worldtest.Names})
+	p := worldtest.Pod(t, l, "p", nil)
+	run, made := worldtest.Running(t, l, p.ID, "run", nil), worldtest.Container(t, l, p.ID, "made", nil)
+	gone := worldtest.Exited(t, l, p.ID, "gone", lifecycle.SeenExited{Code: 3, Source: lifecycle.Kernel})
+	worldtest.Making(t, l, p.ID, "unseen", nil)
 	began := time.Now().UnixNano()
 	c, done := serve(t, e, true)
 	eventually(t, "four events", func() bool { return len(c.all()) == 4 })
@@ -131,13 +131,13 @@ func TestAStreamBeginsWithWhatIs(t *testing.T) {
 }
 
 func TestDeletionsStillTellOfTheirPod(t *testing.T) {
-	l := world.Ledger(t)
+	l := worldtest.Ledger(t)
 	e := events.New(events.Deps{Ledger: l})
-	p := world.Pod(t, l, "p", nil)
-	v := world.Container(t, l, p.ID, "c", nil)
+	p := worldtest.Pod(t, l, "p", nil)
+	v := worldtest.Container(t, l, p.ID, "c", nil)
 	c, done := serve(t, e, true)
 	eventually(t, "the snapshot", func() bool { return len(c.all()) == 2 })
-	world.Step(t, l, v.ID, lifecycle.AskRemove{})
+	worldtest.Step(t, l, v.ID, lifecycle.AskRemove{})
 	if err := l.EraseContainer(t.Context(), v.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestASlowConsumerIsCutOffWithAnError(t *testing.T) {
 	for name, burst := range map[string]func(*testing.T, *store.Ledger, *events.Events, *store.Pod){
 		"of containers' events": func(t *testing.T, l *store.Ledger, _ *events.Events, p *store.Pod) {
 			for i := range 40 {
-				world.Running(t, l, p.ID, fmt.Sprint("c", i), nil)
+				worldtest.Running(t, l, p.ID, fmt.Sprint("c", i), nil)
 			}
 		},
 		"of pods' events": func(_ *testing.T, _ *store.Ledger, e *events.Events, p *store.Pod) {
@@ -174,9 +174,9 @@ func TestASlowConsumerIsCutOffWithAnError(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := world.Ledger(t)
+			l := worldtest.Ledger(t)
 			e := events.New(events.Deps{Ledger: l, Queue: 8})
-			p := world.Pod(t, l, "p", nil)
+			p := worldtest.Pod(t, l, "p", nil)
 			_, slowDone := serve(t, e, false) // it never reads
 			burst(t, l, e, p)
 			if err := ended(t, slowDone); fault.Code(err) != codes.ResourceExhausted {
@@ -195,9 +195,9 @@ func TestASlowConsumerIsCutOffWithAnError(t *testing.T) {
 }
 
 func TestAClientThatLeavesLeavesNothing(t *testing.T) {
-	l := world.Ledger(t)
+	l := worldtest.Ledger(t)
 	e := events.New(events.Deps{Ledger: l})
-	world.Pod(t, l, "p", nil)
+	worldtest.Pod(t, l, "p", nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &client{ctx: ctx, gate: make(chan struct{})}
 	done := make(chan error, 1)
@@ -210,7 +210,7 @@ func TestAClientThatLeavesLeavesNothing(t *testing.T) {
 }
 
 func TestStreamsAreBounded(t *testing.T) {
-	e := events.New(events.Deps{Ledger: world.Ledger(t)})
+	e := events.New(events.Deps{Ledger: worldtest.Ledger(t)})
 	var all []<-chan error
 	for range events.MaxStreams {
 		_, done := serve(t, e, true)

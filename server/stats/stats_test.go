@@ -18,7 +18,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crid-project/crid/container/cgroup"
-	"github.com/crid-project/crid/server/internal/world"
+	"github.com/crid-project/crid/server/internal/worldtest"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -81,14 +81,14 @@ func sample() *cgroup.Stats {
 }
 
 func setup(t *testing.T) (*store.Ledger, *fake, *Stats) {
-	l, f := world.Ledger(t), &fake{hang: map[string]chan struct{}{}}
-	return l, f, New(Deps{Ledger: l, Source: f, Names: world.Names, Deadline: 100 * time.Millisecond})
+	l, f := worldtest.Ledger(t), &fake{hang: map[string]chan struct{}{}}
+	return l, f, New(Deps{Ledger: l, Source: f, Names: worldtest.Names, Deadline: 100 * time.Millisecond})
 }
 
 func TestEveryPartOfAContainersStatsIsTold(t *testing.T) {
 	l, _, s := setup(t)
-	p := world.Pod(t, l, "p", nil)
-	c := world.Running(t, l, p.ID, "c", map[string]string{"app": "a"})
+	p := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Running(t, l, p.ID, "c", map[string]string{"app": "a"})
 	r, err := s.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: c.ID[:12]})
 	if err != nil {
 		t.Fatal(err)
@@ -113,9 +113,9 @@ func TestEveryPartOfAContainersStatsIsTold(t *testing.T) {
 
 func TestAPodsStats(t *testing.T) {
 	l, _, s := setup(t)
-	p := world.Pod(t, l, "p", nil)
-	world.Running(t, l, p.ID, "c", nil)
-	world.Container(t, l, p.ID, "not-running", nil)
+	p := worldtest.Pod(t, l, "p", nil)
+	worldtest.Running(t, l, p.ID, "c", nil)
+	worldtest.Container(t, l, p.ID, "not-running", nil)
 	r, err := s.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.ID})
 	if err != nil {
 		t.Fatal(err)
@@ -136,9 +136,9 @@ func TestAPodsStats(t *testing.T) {
 // Stats of 60 containers hung for ever because of one on a dead disk.
 func TestAStuckContainerCostsOnlyItself(t *testing.T) {
 	l, f, s := setup(t)
-	p := world.Pod(t, l, "p", nil)
+	p := worldtest.Pod(t, l, "p", nil)
 	for i := range 40 {
-		world.Running(t, l, p.ID, fmt.Sprint("c", i), nil)
+		worldtest.Running(t, l, p.ID, fmt.Sprint("c", i), nil)
 	}
 	release := make(chan struct{})
 	f.mu.Lock()
@@ -175,13 +175,13 @@ func TestAStuckContainerCostsOnlyItself(t *testing.T) {
 func TestACgroupThatIsGoneIsNoError(t *testing.T) {
 	l, f, s := setup(t)
 	f.cgroup = func(string) (*cgroup.Stats, error) { return nil, errdefs.ErrNotFound }
-	p := world.Pod(t, l, "p", nil)
-	c := world.Running(t, l, p.ID, "c", nil)
+	p := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Running(t, l, p.ID, "c", nil)
 	r, err := s.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: c.ID})
 	if err != nil || r.Stats.Cpu != nil || r.Stats.Attributes == nil {
 		t.Errorf("%v, %v", r, err)
 	}
-	e := world.Exited(t, l, p.ID, "e", lifecycle.SeenExited{Source: lifecycle.Kernel})
+	e := worldtest.Exited(t, l, p.ID, "e", lifecycle.SeenExited{Source: lifecycle.Kernel})
 	if r, err := s.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: e.ID}); err != nil || r.Stats.Cpu != nil {
 		t.Errorf("exited: %v, %v", r, err)
 	}
@@ -230,8 +230,8 @@ func TestTheRateIsThatSinceTheLastCall(t *testing.T) {
 
 func TestNothingIsRememberedOfWhatIsNoMore(t *testing.T) {
 	l, _, s := setup(t)
-	p := world.Pod(t, l, "p", nil)
-	c := world.Running(t, l, p.ID, "c", nil)
+	p := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Running(t, l, p.ID, "c", nil)
 	if _, err := s.ListContainerStats(t.Context(), &cri.ListContainerStatsRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -276,8 +276,8 @@ func TestALayerIsNotMeasuredAtEveryCall(t *testing.T) {
 // that has none.
 func TestEverySeriesMatchesItsDescriptor(t *testing.T) {
 	l, _, s := setup(t)
-	p := world.Pod(t, l, "p", nil)
-	c := world.Running(t, l, p.ID, "c", nil)
+	p := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Running(t, l, p.ID, "c", nil)
 	d, err := s.ListMetricDescriptors(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -319,7 +319,7 @@ func TestEverySeriesMatchesItsDescriptor(t *testing.T) {
 		"container_hugetlb_failcnt[2MB]": 3, "container_pressure_io_waiting_seconds_total[]": 7, "container_pressure_cpu_stalled_seconds_total[]": 5,
 		"container_fs_usage_bytes[/dev/sda1]": 4096, "container_fs_inodes_free[/dev/sda1]": 60, "container_blkio_device_usage_total[999:1 999 1 Write]": 2,
 		"container_threads_max[]": 0, "container_sockets[]": 4, "container_ulimits_soft[max_open_files]": 1024, "container_oom_events_total[]": 1,
-		"container_start_time_seconds[]": world.Epoch + 2, "container_memory_total_inactive_file_bytes[]": 100, "container_memory_total_active_file_bytes[]": 200,
+		"container_start_time_seconds[]": worldtest.Epoch + 2, "container_memory_total_inactive_file_bytes[]": 100, "container_memory_total_active_file_bytes[]": 200,
 		"pod container_network_receive_bytes_total[eth0]": 2, "pod container_cpu_usage_seconds_total[total]": 10,
 	} {
 		if got, ok := values[name]; !ok || got != want {
@@ -367,12 +367,12 @@ func TestTheRealKernelAnswers(t *testing.T) {
 }
 
 func BenchmarkListContainerStats(b *testing.B) {
-	l := world.Ledger(b)
-	p := world.Pod(b, l, "p", nil)
+	l := worldtest.Ledger(b)
+	p := worldtest.Pod(b, l, "p", nil)
 	for i := range 60 {
-		world.Running(b, l, p.ID, fmt.Sprint("c", i), nil)
+		worldtest.Running(b, l, p.ID, fmt.Sprint("c", i), nil)
 	}
-	s := New(Deps{Ledger: l, Source: &fake{}, Names: world.Names})
+	s := New(Deps{Ledger: l, Source: &fake{}, Names: worldtest.Names})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.ListContainerStats(b.Context(), &cri.ListContainerStatsRequest{}); err != nil {

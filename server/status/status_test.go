@@ -10,7 +10,7 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/crid-project/crid/server/internal/world"
+	"github.com/crid-project/crid/server/internal/worldtest"
 	"github.com/crid-project/crid/server/status"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -34,10 +34,12 @@ func TestAPodIsReadyInOnePhaseOnly(t *testing.T) {
 // A user saw "Error" where the kernel had killed for memory, and a kubelet
 // restarted what had never run. The reason comes from how it ended.
 func TestHowAContainerEndedIsTold(t *testing.T) {
-	l := world.Ledger(t)
-	pod := world.Pod(t, l, "p", nil)
-	exit := func(name string, e lifecycle.SeenExited) *store.Container { return world.Exited(t, l, pod.ID, name, e) }
-	startFailed := world.Step(t, l, world.Container(t, l, pod.ID, "bad", nil).ID,
+	l := worldtest.Ledger(t)
+	pod := worldtest.Pod(t, l, "p", nil)
+	exit := func(name string, e lifecycle.SeenExited) *store.Container {
+		return worldtest.Exited(t, l, pod.ID, name, e)
+	}
+	startFailed := worldtest.Step(t, l, worldtest.Container(t, l, pod.ID, "bad", nil).ID,
 		lifecycle.AskStart{}, lifecycle.LaunchBegun{}, lifecycle.StartFailed{At: second, Message: "no such file"})
 	for _, c := range []struct {
 		name            string
@@ -47,19 +49,19 @@ func TestHowAContainerEndedIsTold(t *testing.T) {
 		reason, message string
 		started, ended  bool
 	}{
-		{"created", world.Container(t, l, pod.ID, "created", nil), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
-		{"starting", world.Step(t, l, world.Container(t, l, pod.ID, "starting", nil).ID, lifecycle.AskStart{}), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
-		{"running", world.Running(t, l, pod.ID, "running", nil), cri.ContainerState_CONTAINER_RUNNING, 0, "", "", true, false},
-		{"orphaned", world.Step(t, l, world.Running(t, l, pod.ID, "orphan", nil).ID, lifecycle.SeenNoTask{}), cri.ContainerState_CONTAINER_RUNNING, 0, "Orphaned", "shim", true, false},
+		{"created", worldtest.Container(t, l, pod.ID, "created", nil), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
+		{"starting", worldtest.Step(t, l, worldtest.Container(t, l, pod.ID, "starting", nil).ID, lifecycle.AskStart{}), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
+		{"running", worldtest.Running(t, l, pod.ID, "running", nil), cri.ContainerState_CONTAINER_RUNNING, 0, "", "", true, false},
+		{"orphaned", worldtest.Step(t, l, worldtest.Running(t, l, pod.ID, "orphan", nil).ID, lifecycle.SeenNoTask{}), cri.ContainerState_CONTAINER_RUNNING, 0, "Orphaned", "shim", true, false},
 		{"done", exit("done", lifecycle.SeenExited{Source: lifecycle.Kernel}), cri.ContainerState_CONTAINER_EXITED, 0, "Completed", "", true, true},
 		{"failed", exit("failed", lifecycle.SeenExited{Code: 3, Source: lifecycle.Shim}), cri.ContainerState_CONTAINER_EXITED, 3, "Error", "", true, true},
 		{"oom", exit("oom", lifecycle.SeenExited{Code: 137, Signal: 9, Source: lifecycle.Kernel, OOMKill: true}), cri.ContainerState_CONTAINER_EXITED, 137, "OOMKilled", "", true, true},
 		{"nobody knows", exit("lost", lifecycle.SeenExited{}), cri.ContainerState_CONTAINER_EXITED, 255, "Unknown", "nobody could tell", true, true},
 		{"never ran", startFailed, cri.ContainerState_CONTAINER_EXITED, 128, "StartError", "no such file", false, true},
-		{"removed before it ran", world.Step(t, l, world.Container(t, l, pod.ID, "unused", nil).ID, lifecycle.AskRemove{}), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
+		{"removed before it ran", worldtest.Step(t, l, worldtest.Container(t, l, pod.ID, "unused", nil).ID, lifecycle.AskRemove{}), cri.ContainerState_CONTAINER_CREATED, 0, "", "", false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := status.Container(c.c, world.Names)
+			st := status.Container(c.c, worldtest.Names)
 			if st.State != c.state || st.ExitCode != c.code || st.Reason != c.reason || !strings.Contains(st.Message, c.message) {
 				t.Errorf("got %v, code %d, %q %q", st.State, st.ExitCode, st.Reason, st.Message)
 			}
@@ -74,10 +76,10 @@ func TestHowAContainerEndedIsTold(t *testing.T) {
 }
 
 func TestEveryFieldOfAContainerStatusIsTold(t *testing.T) {
-	l := world.Ledger(t)
-	pod := world.Pod(t, l, "p", nil)
-	c := world.Running(t, l, pod.ID, "c", map[string]string{"app": "a"})
-	st := status.Container(c, world.Names)
+	l := worldtest.Ledger(t)
+	pod := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Running(t, l, pod.ID, "c", map[string]string{"app": "a"})
+	st := status.Container(c, worldtest.Names)
 	if st.Id != c.ID || st.Metadata.GetName() != "c" || st.Labels["app"] != "a" || st.Annotations["note"] != "of c" || st.LogPath != "/logs/c" {
 		t.Errorf("got %v", st)
 	}
@@ -107,8 +109,8 @@ func TestStopSignalsHaveTheNamesOfCRI(t *testing.T) {
 }
 
 func TestPodStatusNamesAllAddresses(t *testing.T) {
-	l := world.Ledger(t)
-	p := world.Pod(t, l, "p", nil)
+	l := worldtest.Ledger(t)
+	p := worldtest.Pod(t, l, "p", nil)
 	st := status.Pod(p)
 	if st.Network.GetIp() != "10.0.0.1" || len(st.Network.GetAdditionalIps()) != 1 || st.Network.GetAdditionalIps()[0].GetIp() != "fd00::1" {
 		t.Errorf("network %v", st.Network)
@@ -124,21 +126,21 @@ func TestPodStatusNamesAllAddresses(t *testing.T) {
 }
 
 func TestTheTimestampIsNeverOlderThanWhatIsTold(t *testing.T) {
-	l := world.Ledger(t)
-	p := world.Pod(t, l, "p", nil)
-	c := world.Exited(t, l, p.ID, "c", lifecycle.SeenExited{Source: lifecycle.Kernel})
+	l := worldtest.Ledger(t)
+	p := worldtest.Pod(t, l, "p", nil)
+	c := worldtest.Exited(t, l, p.ID, "c", lifecycle.SeenExited{Source: lifecycle.Kernel})
 	if got := status.Timestamp(5, p, []*store.Container{c}); got != c.FinishedAt() {
 		t.Errorf("with a clock that was set back: %d, want %d", got, c.FinishedAt())
 	}
 }
 
 func TestFiltersWantAllThatIsSet(t *testing.T) {
-	l := world.Ledger(t)
-	a, b := world.Pod(t, l, "a", map[string]string{"app": "x", "tier": "1"}), world.Pod(t, l, "b", map[string]string{"app": "x"})
-	world.StepPod(t, l, b.ID, lifecycle.SeenPodBroken{Why: "test"})
-	run := world.Running(t, l, a.ID, "run", map[string]string{"c": "1"})
-	made := world.Container(t, l, b.ID, "made", nil)
-	world.Making(t, l, a.ID, "unseen", nil)
+	l := worldtest.Ledger(t)
+	a, b := worldtest.Pod(t, l, "a", map[string]string{"app": "x", "tier": "1"}), worldtest.Pod(t, l, "b", map[string]string{"app": "x"})
+	worldtest.StepPod(t, l, b.ID, lifecycle.SeenPodBroken{Why: "test"})
+	run := worldtest.Running(t, l, a.ID, "run", map[string]string{"c": "1"})
+	made := worldtest.Container(t, l, b.ID, "made", nil)
+	worldtest.Making(t, l, a.ID, "unseen", nil)
 	ready := &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}
 	for _, c := range []struct {
 		name string
@@ -176,13 +178,13 @@ func TestFiltersWantAllThatIsSet(t *testing.T) {
 }
 
 func TestVerboseStatusHasWhatOneLooksForAtNight(t *testing.T) {
-	l := world.Ledger(t)
-	p := world.Pod(t, l, "p", nil)
+	l := worldtest.Ledger(t)
+	p := worldtest.Pod(t, l, "p", nil)
 	p, _ = l.UpdatePod(p.ID, func(p *store.Pod) {
 		p.Shim = store.ShimRef{Address: "unix:///s/1", Process: store.Process{Pid: 99, StartTime: 1}, Bundle: "/nowhere"}
 		p.Net = []byte("not json")
 	})
-	c := world.Exited(t, l, p.ID, "c", lifecycle.SeenExited{Code: 2, Source: lifecycle.Kernel})
+	c := worldtest.Exited(t, l, p.ID, "c", lifecycle.SeenExited{Code: 2, Source: lifecycle.Kernel})
 	bundle := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion":"1.2.0"}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -207,15 +209,15 @@ func TestVerboseStatusHasWhatOneLooksForAtNight(t *testing.T) {
 
 // List has to answer in microseconds however many pods there are.
 func BenchmarkList(b *testing.B) {
-	l := world.Ledger(b)
-	p := world.Pod(b, l, "p", nil)
+	l := worldtest.Ledger(b)
+	p := worldtest.Pod(b, l, "p", nil)
 	for i := range 200 {
-		world.Running(b, l, p.ID, "c"+string(rune('a'+i%26))+string(rune('a'+i/26)), nil)
+		worldtest.Running(b, l, p.ID, "c"+string(rune('a'+i%26))+string(rune('a'+i/26)), nil)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, c := range status.Containers(l, nil) {
-			status.ContainerItem(c, world.Names)
+			status.ContainerItem(c, worldtest.Names)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package world makes ledgers with pods and containers in them, for the tests
+// Package worldtest makes ledgers with pods and containers in them, for the tests
 // of the server's packages. The ledger and the configurations are the real ones.
-package world
+package worldtest
 
 import (
 	"fmt"
