@@ -14,20 +14,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readSize is a fifo's capacity: one read empties it.
-const readSize = 64 << 10
+// A stream that says little is read into little. One that fills its buffer is
+// read with a fifo's capacity, so that one read empties it.
+const (
+	smallRead = 4 << 10
+	largeRead = 64 << 10
+)
 
 // chunk is the memory that a stream needs while it has something to say.
 type chunk struct {
-	in [readSize]byte
+	in []byte
 	batch
 }
 
-var chunks = sync.Pool{New: func() any {
-	c := new(chunk)
-	c.out = make([]byte, 0, batchSize+DefaultMaxLine+128)
-	return c
-}}
+var small, large = pool(smallRead), pool(largeRead)
+
+func pool(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { return &chunk{in: make([]byte, size)} }}
+}
+
+func (t *Tail) take() *chunk {
+	p := small
+	if t.busy {
+		p = large
+	}
+	return p.Get().(*chunk) //nolint:forcetypeassert // the pools hold nothing else
+}
+
+func (c *chunk) giveBack() {
+	if len(c.in) == largeRead {
+		large.Put(c)
+	} else {
+		small.Put(c)
+	}
+}
 
 // Tail is one fifo that a log follows.
 type Tail struct {
@@ -45,6 +65,7 @@ type Tail struct {
 	got   *chunk
 	n     int
 	ended bool
+	busy  bool // the last read filled its buffer
 }
 
 // Follow reads the fifo at path until all its writers have closed it, and
@@ -155,7 +176,7 @@ func (t *Tail) run() {
 		if c := t.got; c != nil {
 			t.got = nil
 			t.pass(c, c.in[:t.n])
-			chunks.Put(c)
+			c.giveBack()
 			continue
 		}
 		switch {
@@ -175,17 +196,17 @@ func (t *Tail) run() {
 // attempt reads once, without waiting. False means: wait for the fifo. The
 // buffer is only held while there is something in it.
 func (t *Tail) attempt(fd uintptr) bool {
-	c := chunks.Get().(*chunk) //nolint:forcetypeassert // the pool holds nothing else
+	c := t.take()
 	for {
-		n, err := unix.Read(int(fd), c.in[:])
+		n, err := unix.Read(int(fd), c.in)
 		switch {
 		case n > 0:
-			t.got, t.n = c, n
+			t.got, t.n, t.busy = c, n, n == len(c.in) || n > smallRead
 			return true
 		case errors.Is(err, unix.EINTR):
 			continue
 		}
-		chunks.Put(c)
+		c.giveBack()
 		if errors.Is(err, unix.EAGAIN) {
 			return false
 		}
@@ -226,11 +247,11 @@ func (t *Tail) pass(c *chunk, data []byte) {
 
 func (t *Tail) end() {
 	if len(t.split.pending) > 0 {
-		c := chunks.Get().(*chunk) //nolint:forcetypeassert // the pool holds nothing else
+		c := t.take()
 		c.begin(t.split.stream, time.Now())
 		t.split.rest(&c.batch)
 		t.log.write(&c.batch)
-		chunks.Put(c)
+		c.giveBack()
 	}
 	_ = t.file.Close()
 	l := t.log
