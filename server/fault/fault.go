@@ -10,18 +10,23 @@ import (
 	"google.golang.org/grpc/status"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
+	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
 // rules is asked from the top; the first class an error belongs to decides.
 //
-// The two context errors come first: an operation that was cut off often wraps
+// A shim that does not answer comes before everything: the deadline in that
+// error is crid's own, for one question, and not the caller's. Then the two
+// context errors: an operation that was cut off often wraps
 // what it was doing ("unavailable: … context deadline exceeded"), and a caller
 // must be able to tell its own deadline from a broken part.
 var rules = []struct {
 	is   error
 	code codes.Code
 }{
+	{shimclient.ErrUnreachable, codes.Unavailable},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 	{errdefs.ErrInvalidArgument, codes.InvalidArgument},
@@ -30,6 +35,9 @@ var rules = []struct {
 	{errdefs.ErrPermissionDenied, codes.PermissionDenied},
 	{errdefs.ErrUnauthenticated, codes.Unauthenticated},
 	{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
+	{shimclient.ErrGone, codes.Unavailable},
+	{cni.ErrPluginMissing, codes.FailedPrecondition},
+	{cni.ErrDelOwed, codes.Unavailable},
 	{lifecycle.ErrGone, codes.NotFound},
 	{lifecycle.ErrState, codes.FailedPrecondition},
 	{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/crid-project/crid/cni"
 	"github.com/crid-project/crid/server/fault"
+	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
@@ -42,6 +44,10 @@ func TestEveryTypedErrorHasItsCode(t *testing.T) {
 		{"aborted", wrap(errdefs.ErrAborted), codes.Aborted},
 		{"out of range", wrap(errdefs.ErrOutOfRange), codes.OutOfRange},
 		{"data loss", wrap(errdefs.ErrDataLoss), codes.DataLoss},
+		{"a shim that does not answer", fmt.Errorf("state: %w: %w", shimclient.ErrUnreachable, context.DeadlineExceeded), codes.Unavailable},
+		{"a shim that is dead", wrap(shimclient.ErrGone), codes.Unavailable},
+		{"a plugin that is missing", wrap(cni.ErrPluginMissing), codes.FailedPrecondition},
+		{"a network that is not freed yet", wrap(cni.ErrDelOwed), codes.Unavailable},
 		{"the law: gone", wrap(lifecycle.ErrGone), codes.NotFound},
 		{"the law: wrong state", wrap(lifecycle.ErrState), codes.FailedPrecondition},
 		{"internal", wrap(errdefs.ErrInternal), codes.Internal},
