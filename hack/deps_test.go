@@ -29,7 +29,8 @@ const floors = `
 	< cni, image, container/spec, sandbox/spec;
 
 	container/plan < container/spec;
-	sandbox/plan < sandbox/spec;
+	# The two configurations say much in the same words (namespaces, profiles, limits, labels), and only these two may open them.
+	container/plan, container/spec, sandbox/plan < sandbox/spec;
 
 	config, store/lifecycle
 	< store, shimclient;
