@@ -500,3 +500,87 @@ func benchmark(b *testing.B, ids *IDMap) {
 	}
 	b.ReportMetric(float64(unpinned.Microseconds())/float64(b.N), "unpin-µs/op")
 }
+
+func TestThreadsAreThrownAway(t *testing.T) {
+	needsRoot(t)
+	threads := func() int {
+		entries, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	dir := filepath.Join(t.TempDir(), "ns")
+	cycle := func() {
+		if _, err := New(dir, Spec{Net: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := Unpin(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle()
+	before := threads()
+	for range 50 {
+		cycle()
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for threads() > before+3 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d threads, %d before", threads(), before)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestTemporary(t *testing.T) {
+	needsRoot(t)
+	var path string
+	err := Temporary(loopbackUp, func(p string) error {
+		path = p
+		var st unix.Stat_t
+		if err := unix.Stat(p, &st); err != nil {
+			return err
+		}
+		if st.Ino == own(t, "net") {
+			return errors.New("it is the test's own namespace")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	boom := errors.New("boom")
+	if err := Temporary(func() error { return boom }, func(string) error { t.Error("used"); return nil }); !errors.Is(err, boom) {
+		t.Error(err)
+	}
+	if err := Temporary(loopbackUp, func(string) error { return boom }); !errors.Is(err, boom) {
+		t.Error(err)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		if _, err := os.Stat(path); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the namespace outlives its call")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func FuzzSysctlPath(f *testing.F) {
+	f.Add("net.ipv4.conf.eth0/1.forwarding")
+	f.Add("net/ipv4/../../kernel/panic")
+	f.Add("kernel.shmmax")
+	f.Fuzz(func(t *testing.T, key string) {
+		path, err := sysctlPath(key, "1", true, true, true)
+		if err != nil {
+			return
+		}
+		if path != filepath.Clean(path) || !strings.HasPrefix(path, "/proc/sys/net/") &&
+			!strings.HasPrefix(path, "/proc/sys/kernel/") && !strings.HasPrefix(path, "/proc/sys/fs/mqueue/") {
+			t.Fatalf("%q became %s", key, path)
+		}
+	})
+}
