@@ -55,6 +55,8 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, c *call) {
 		portforward.ServePortForward(w, r, f, c.id, "", opts, s.idle, s.creation, portforward.SupportedProtocols)
 	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
 		s.serveV5(w, r, a, c)
+	case !wsstream.IsWebSocketRequest(r):
+		s.serveSPDY(w, r, a, c)
 	case c.verb == "exec":
 		remotecommand.ServeExec(w, r, a, "", "", c.id, c.cmd, &c.streams, s.idle, s.creation, remotecommand.SupportedStreamingProtocols)
 	default:
@@ -71,6 +73,14 @@ func idName(verb string) string {
 
 // adapter gives the library our Runtime in its own terms.
 type adapter struct{ runtime Runtime }
+
+// run does the work of an exec or attach over streams that are open.
+func (a *adapter) run(ctx context.Context, c *call, in io.Reader, out, err io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+	if c.verb == "exec" {
+		return a.ExecInContainer(ctx, "", "", c.id, c.cmd, in, out, err, c.streams.TTY, resize, 0)
+	}
+	return a.AttachContainer(ctx, "", "", c.id, in, out, err, c.streams.TTY, resize)
+}
 
 // ExecInContainer implements remotecommand.Executor. An exit code other than 0 is the error that the library knows.
 func (a *adapter) ExecInContainer(ctx context.Context, _, _ string, container string, cmd []string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, timeout time.Duration) error {

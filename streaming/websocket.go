@@ -65,12 +65,7 @@ func (s *Server) serveV5(w http.ResponseWriter, r *http.Request, a *adapter, c *
 	// An empty message tells the client that the connection stands, before the process says anything.
 	_, _ = streams[firstOutput(c.streams)].Write(nil)
 
-	if c.verb == "exec" {
-		err = a.ExecInContainer(r.Context(), "", "", c.id, c.cmd, in, out, err2, c.streams.TTY, resize, 0)
-	} else {
-		err = a.AttachContainer(r.Context(), "", "", c.id, in, out, err2, c.streams.TTY, resize)
-	}
-	status, _ := json.Marshal(statusOf(c.verb, err)) // plain strings and numbers
+	status, _ := json.Marshal(statusOf(c.verb, a.run(r.Context(), c, in, out, err2, resize))) // plain strings and numbers
 	_, _ = streams[remotecommand.StreamErr].Write(status)
 }
 
