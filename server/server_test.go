@@ -45,7 +45,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // hands do to the ledger what the real ones would, at once. fail, if set, is
 // what every request answers.
 type hands struct {
-	t *testing.T
+	t testing.TB
 	l *store.Ledger
 
 	mu      sync.Mutex
@@ -261,7 +261,7 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-func start(t *testing.T) *rig {
+func start(t testing.TB) *rig {
 	t.Helper()
 	l := worldtest.Ledger(t)
 	h := &hands{t: t, l: l, exec: func(stdio.ExecRequest) (int, error) { return 0, nil }}
@@ -315,7 +315,7 @@ func start(t *testing.T) *rig {
 	return r
 }
 
-func ctxOf(t *testing.T) context.Context {
+func ctxOf(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx

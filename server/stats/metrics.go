@@ -32,11 +32,11 @@ func metrics(r *reading) []*cri.Metric {
 	for i := range table {
 		m := &table[i]
 		m.of(r, func(v uint64, labels ...string) {
-			out = append(out, &cri.Metric{
-				Name: m.name, MetricType: m.kind,
-				LabelValues: slices.Concat(r.base, labels),
-				Value:       value(v),
-			})
+			all := r.base // shared: messages are only read from here on
+			if len(labels) > 0 {
+				all = slices.Concat(r.base, labels)
+			}
+			out = append(out, &cri.Metric{Name: m.name, MetricType: m.kind, LabelValues: all, Value: value(v)})
 		})
 	}
 	return out
