@@ -49,6 +49,8 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request, c *call) {
 	switch {
 	case c.verb == "portforward" && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
 		s.serveTunnel(w, r, c)
+	case c.verb == "portforward" && !wsstream.IsWebSocketRequest(r):
+		s.serveForwards(w, r, c)
 	case c.verb == "portforward":
 		f := newForwarder(r.Context(), s.runtime)
 		opts, _ := portforward.BuildV4Options(c.ports) // never fails

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -41,6 +42,32 @@ func TestSuperfluousStreamsLeaveNothingBehind(t *testing.T) {
 			_ = framer.WriteFrame(&spdy.HeadersFrame{StreamId: id, Headers: http.Header{"x": {"y"}}})
 		}
 		time.Sleep(10 * time.Millisecond) // they arrive; some are never answered
+		conn.Close()
+		<-read
+	}
+	eventually(t, "goroutines as before", func() bool { return runtime.NumGoroutine() <= routines })
+}
+// A client that asks for many connections and leaves at once.
+func TestForwardsAbandonedInTheMakingLeaveNothingBehind(t *testing.T) {
+	s := start(t, &fakeRuntime{netns: func(string) (string, error) { return "", errTest }})
+	routines := runtime.NumGoroutine()
+	for range 20 {
+		conn, err := upgrade(mustURL(t)(s.PortForward(message{id: "p1"})), http.Header{"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {"portforward.k8s.io"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan struct{})
+		go func() { _, _ = io.Copy(io.Discard, conn); close(read) }()
+		framer, err := spdy.NewFramer(conn, conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 60 {
+			frame := &spdy.SynStreamFrame{StreamId: spdy.StreamId(2*i + 1), Headers: http.Header{"streamType": {"data"}, "port": {"80"}, "requestID": {strconv.Itoa(i)}}}
+			if framer.WriteFrame(frame) != nil {
+				break
+			}
+		}
 		conn.Close()
 		<-read
 	}

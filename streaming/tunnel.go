@@ -33,8 +33,7 @@ func (s *Server) serveTunnel(w http.ResponseWriter, r *http.Request, c *call) {
 				httpstream.HeaderUpgrade:         {spdy.HeaderSpdy31},
 				httpstream.HeaderProtocolVersion: {portforward.PortForwardV1Name},
 			}
-			f := newForwarder(r.Context(), s.runtime)
-			portforward.ServePortForward(&upgraded{conn: ws, header: http.Header{}}, inner, f, c.id, "", &portforward.V4Options{}, s.idle, s.creation, portforward.SupportedProtocols)
+			s.serveForwards(&upgraded{conn: ws, header: http.Header{}}, inner, c)
 		},
 	}.ServeHTTP(w, r)
 }
