@@ -47,6 +47,7 @@ func TestSuperfluousStreamsLeaveNothingBehind(t *testing.T) {
 	}
 	eventually(t, "goroutines as before", func() bool { return runtime.NumGoroutine() <= routines })
 }
+
 // A client that asks for many connections and leaves at once.
 func TestForwardsAbandonedInTheMakingLeaveNothingBehind(t *testing.T) {
 	s := start(t, &fakeRuntime{netns: func(string) (string, error) { return "", errTest }})
