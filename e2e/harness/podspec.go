@@ -35,6 +35,12 @@ func HostNetwork(p *runtimeapi.PodSandboxConfig) *runtimeapi.PodSandboxConfig {
 	return p
 }
 
+// SharedPID makes the containers of a pod see each other's processes. (They must ask for it, too.)
+func SharedPID(p *runtimeapi.PodSandboxConfig) *runtimeapi.PodSandboxConfig {
+	p.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+	return p
+}
+
 // Container is the configuration of a container of busybox that runs a command; without one, it sleeps until it is told to stop.
 func Container(name string, command ...string) *runtimeapi.ContainerConfig {
 	if len(command) == 0 {

@@ -66,13 +66,14 @@ func (b *bench) timed(row string, p *party, do func() error) error {
 // pod is a pod with one container, whose parts are measured under names that begin with what.
 func (b *bench) pod(ctx context.Context, p *party, what string, config *runtimeapi.PodSandboxConfig) (string, error) {
 	var pod, container string
-	container1 := harness.Container("c", "sleep", "100000")
+	sleeper := harness.Container("c", "sleep", "100000")
+	sleeper.Linux.SecurityContext.NamespaceOptions.Pid = config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid()
 	start := time.Now()
 	err := b.timed(what+": RunPodSandbox", p, func() (err error) { pod, err = p.RunPod(ctx, config, ""); return })
 	if err != nil {
 		return "", err
 	}
-	err = b.timed(what+": CreateContainer", p, func() (err error) { container, err = p.Create(ctx, pod, container1, config); return })
+	err = b.timed(what+": CreateContainer", p, func() (err error) { container, err = p.Create(ctx, pod, sleeper, config); return })
 	if err != nil {
 		return "", err
 	}
@@ -86,10 +87,13 @@ func (b *bench) pod(ctx context.Context, p *party, what string, config *runtimea
 func (b *bench) podUp(ctx context.Context) error {
 	discard := &bench{options: b.options, parties: b.parties, table: newTable()}
 	round := func(b *bench, p *party) error {
-		for _, kind := range []string{"pod", "host network pod"} {
+		for _, kind := range []string{"pod", "host network pod", "shared PID pod"} {
 			config := p.Home.Pod("bench")
-			if kind != "pod" {
+			switch kind {
+			case "host network pod":
 				config = harness.HostNetwork(config)
+			case "shared PID pod":
+				config = harness.SharedPID(config)
 			}
 			pod, err := b.pod(ctx, p, kind+" up", config)
 			if err != nil {
