@@ -19,15 +19,16 @@ func (r *Reconciler) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	pods, containers := r.known()
+	strays := r.strays(filepath.Join(r.StateDir, "pods"), pods)
+	for _, id := range strays {
+		r.sweepShim(ctx, id) // or it might still start something
+	}
 	r.sweepCgroups(ctx, pods)
-	for _, id := range r.strays(filepath.Join(r.StateDir, "containers"), containers) {
-		r.sweepContainer(ctx, filepath.Join(r.StateDir, "containers", id), id)
-	}
-	for _, id := range r.strays(filepath.Join(r.StateDir, "fenced"), containers) {
-		r.sweepContainer(ctx, filepath.Join(r.StateDir, "fenced", id), id)
-	}
-	for _, id := range r.strays(filepath.Join(r.RootDir, "volumes"), containers) {
-		r.sweepContainer(ctx, filepath.Join(r.RootDir, "volumes", id), id)
+	for _, dir := range []string{filepath.Join(r.StateDir, "containers"), filepath.Join(r.StateDir, "fenced"), filepath.Join(r.RootDir, "volumes")} {
+		for _, id := range r.strays(dir, containers) {
+			// What lives on keeps everything; it is tried again at the next start.
+			containers[id] = !r.sweepContainer(ctx, filepath.Join(dir, id), id)
+		}
 	}
 	for _, id := range r.Images.Rootfses() {
 		if !containers[id] {
@@ -38,7 +39,7 @@ func (r *Reconciler) sweep(ctx context.Context) {
 		}
 	}
 	r.sweepNetworks(ctx)
-	for _, id := range r.strays(filepath.Join(r.StateDir, "pods"), pods) {
+	for _, id := range strays {
 		r.sweepPod(ctx, id)
 	}
 }
@@ -78,11 +79,16 @@ func (r *Reconciler) bornMeanwhile(id string) bool {
 	return err == nil
 }
 
-func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) {
+// sweepContainer reports false if something of the container lives on.
+func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) bool {
 	r.repaired("stray-container", "container", id, "path", dir)
+	if err := r.endBundle(ctx, dir, id); err != nil {
+		r.Log.Error("a container without a record lives on; leaving it as it is", "container", id, "err", err)
+		return false
+	}
 	if err := r.Kernel.Unmount(dir); err != nil {
 		r.Log.Error("sweep container", "container", id, "err", err)
-		return
+		return true
 	}
 	if err := r.Images.RemoveRootfs(ctx, id); err != nil {
 		r.Log.Error("sweep container", "container", id, "err", err)
@@ -95,16 +101,34 @@ func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) {
 	if err := container.RemoveTree(dir); err != nil {
 		r.Log.Error("sweep container", "container", id, "err", err)
 	}
+	return true
+}
+
+// endBundle ends what runs from a bundle that no record knows: nothing is taken
+// from under a live process.
+func (r *Reconciler) endBundle(ctx context.Context, dir, id string) error {
+	cg := BundleCgroup(dir, id)
+	if cg == "" {
+		return nil
+	}
+	return end(ctx, r.Kernel.Cgroup(cg))
+}
+
+func (r *Reconciler) sweepShim(ctx context.Context, id string) {
+	r.repaired("stray-pod", "pod", id)
+	ref := r.Shims.Predict(shimclient.Launch{ID: id, Bundle: filepath.Join(r.StateDir, "pods", id)})
+	if err := r.Shims.Kill(ctx, ref); err != nil {
+		r.Log.Error("sweep shim", "pod", id, "err", err)
+	}
 }
 
 func (r *Reconciler) sweepPod(ctx context.Context, id string) {
 	dir := filepath.Join(r.StateDir, "pods", id)
-	r.repaired("stray-pod", "pod", id)
+	if err := r.endBundle(ctx, dir, id); err != nil {
+		r.Log.Error("a sandbox process without a record lives on; leaving it as it is", "pod", id, "err", err)
+		return
+	}
 	for _, rt := range r.Runtimes {
-		ref := r.Shims.Predict(shimclient.Launch{ID: id, Bundle: dir, Runtime: rt})
-		if err := r.Shims.Kill(ctx, ref); err != nil {
-			r.Log.Error("sweep shim", "pod", id, "err", err)
-		}
 		if err := container.RemoveRuntimeState(rt, id); err != nil {
 			r.Log.Error("sweep pod", "pod", id, "err", err)
 		}
@@ -128,11 +152,7 @@ func (r *Reconciler) sweepCgroups(ctx context.Context, pods map[string]bool) {
 			continue
 		}
 		r.repaired("stray-cgroup", "pod", id)
-		cg := r.Kernel.Cgroup(filepath.Join(r.CgroupParent, id))
-		if err := cg.Kill(); err != nil {
-			r.Log.Error("sweep cgroup", "pod", id, "err", err)
-		}
-		if err := cg.Remove(ctx); err != nil {
+		if err := end(ctx, r.Kernel.Cgroup(filepath.Join(r.CgroupParent, id))); err != nil {
 			r.Log.Error("sweep cgroup", "pod", id, "err", err)
 		}
 	}
