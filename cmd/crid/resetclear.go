@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/container/cgroup"
+)
+
+// clear removes crid's folders, by name and entry by entry: what others put
+// there stays, and so does what a living process stands on.
+func (r *resetter) clear(ctx context.Context, images bool) {
+	state, root := r.c.State, r.c.Root
+	for key, target := range r.n.images.MountedImages() {
+		if r.isStuck(strings.SplitN(key, "-", 2)[0]) {
+			continue
+		}
+		if err := r.n.images.UnmountImage(ctx, key); err != nil {
+			r.leave("image mounted at %s: %w", target, err)
+		}
+	}
+	_ = r.n.images.Close()
+	_ = r.n.host.Close()
+	_ = r.n.watcher.Close()
+	released := r.collectLeases(ctx)
+
+	for _, rt := range r.runtimes() {
+		dir, _ := rt.Options["Root"].(string)
+		r.removeIDs(filepath.Join(dir, container.Namespace))
+		if strings.HasPrefix(dir, state+"/") {
+			removeEmpty(dir)
+		}
+	}
+	for _, dir := range []string{filepath.Join(state, "containers"), filepath.Join(state, "fenced"), filepath.Join(root, "volumes"),
+		filepath.Join(root, "containers"), filepath.Join(state, "pods")} {
+		r.removeIDs(dir)
+	}
+	r.removeSockets()
+	if len(r.stuck) > 0 {
+		r.removeIDs(filepath.Join(root, "ledger", "containers"))
+		r.removeIDs(filepath.Join(root, "ledger", "pods"))
+		r.log.Warn("something lives on; images and what it stands on are kept")
+		return
+	}
+	r.removeAll(filepath.Join(state, "pause"))
+	r.removeAll(filepath.Join(root, "ledger"))
+	if r.scratch != "" {
+		r.removeAll(r.scratch)
+	}
+	if released && strings.HasPrefix(r.c.CNI.CacheDir, root+"/") {
+		r.removeAll(r.c.CNI.CacheDir)
+	}
+	if images {
+		r.removeAll(filepath.Join(root, "images"))
+	}
+	r.removeParent(ctx)
+}
+
+// collectLeases has CNI release what belongs to no pod that is left.
+func (r *resetter) collectLeases(ctx context.Context) bool {
+	var valid []cni.Attachment
+	for _, p := range r.n.ledger.Pods() {
+		if r.isStuck(p.ID) && p.NetNS != "" {
+			valid = append(valid, cni.Attachment{ID: p.ID, NetNS: p.NetNS})
+		}
+	}
+	if err := r.n.networks.GC(ctx, valid); err != nil {
+		r.leave("network leases: %w", err)
+		return false
+	}
+	return true
+}
+
+// removeIDs removes the entries of a folder that are named like an id, and the
+// folder if nothing is left in it.
+func (r *resetter) removeIDs(dir string) {
+	n := 0
+	for _, id := range idsIn(dir) {
+		if r.isStuck(id) {
+			continue
+		}
+		path := filepath.Join(dir, id)
+		err := r.unmountBelow(path)
+		if err == nil {
+			err = container.RemoveTree(path)
+		}
+		if err != nil {
+			r.leave("%s: %w", path, err)
+			continue
+		}
+		n++
+	}
+	if n > 0 {
+		r.say("removed %d from %s", n, dir)
+	}
+	removeEmpty(dir)
+}
+
+// removeAll removes a folder of ours; the folder itself stays if it is where
+// somebody mounted a disk.
+func (r *resetter) removeAll(dir string) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		entries = nil // not a folder, or not readable: tried below
+	}
+	for _, e := range entries {
+		if err := container.RemoveTree(filepath.Join(dir, e.Name())); err != nil {
+			r.leave("%s: %w", dir, err)
+			return
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) {
+		r.leave("%s: %w", dir, err)
+		return
+	}
+	r.say("removed %s", dir)
+}
+
+// removeSockets removes the daemon's and the shims' sockets. Nobody listens:
+// we have the daemon's lock, and the shims are dead.
+func (r *resetter) removeSockets() {
+	for _, id := range idsIn(r.c.ShimSocketDir) {
+		_ = os.Remove(filepath.Join(r.c.ShimSocketDir, id))
+	}
+	removeEmpty(r.c.ShimSocketDir)
+	for _, path := range []string{r.c.Address, r.c.AdminSocket(), filepath.Join(r.c.State, "events.sock")} {
+		st, err := os.Lstat(path)
+		if err == nil && st.Mode()&os.ModeSocket != 0 {
+			if os.Remove(path) == nil {
+				r.say("removed %s", path)
+			}
+		}
+		if st, err := os.Lstat(path + ".lock"); err == nil && st.Mode().IsRegular() && st.Size() == 0 {
+			_ = os.Remove(path + ".lock")
+		}
+	}
+}
+
+// removeParent removes the cgroup above the pods' if nothing is in it.
+func (r *resetter) removeParent(ctx context.Context) {
+	cg := cgroup.Load(r.c.CgroupParent)
+	if r.n.driver == cgroup.Systemd || !cg.Exists() || len(cgroup.Children(r.c.CgroupParent)) > 0 {
+		return
+	}
+	if full, err := cg.Populated(); err != nil || full {
+		return
+	}
+	if err := cg.Remove(ctx); err != nil {
+		r.leave("%w", err)
+		return
+	}
+	r.say("removed cgroup %s", r.c.CgroupParent)
+}
+
+func removeEmpty(dir string) { _ = os.Remove(dir) }
