@@ -64,8 +64,9 @@ func scalar(fd protoreflect.FieldDescriptor, s string, n int64) (protoreflect.Va
 		return protoreflect.ValueOfUint32(uint32(n)), true
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(uint64(n)), true
+	default:
+		return protoreflect.Value{}, false
 	}
-	return protoreflect.Value{}, false
 }
 
 // call makes a call by its name and answers its code; streams are read to

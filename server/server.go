@@ -161,7 +161,6 @@ func newGRPC(chain *rpc.Chain) *grpc.Server {
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
 		grpc.ConnectionTimeout(handshake),
-		grpc.SharedWriteBuffer(true),
 		// A client that is gone without a word (a stopped machine cannot be,
 		// a stopped process can) gives its streams back in the end.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
@@ -197,7 +196,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		<-ended
 	}
 	if ctx.Err() != nil || errors.Is(err, grpc.ErrServerStopped) {
-		return nil
+		return nil //nolint:nilerr // it was asked to stop
 	}
 	s.events.Close()
 	s.grpc.Stop()

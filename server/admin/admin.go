@@ -103,6 +103,7 @@ func fail(w http.ResponseWriter, err error) {
 		code = http.StatusInsufficientStorage
 	case codes.DeadlineExceeded, codes.Unavailable:
 		code = http.StatusServiceUnavailable
+	default:
 	}
 	answer(w, code, problem{err.Error()})
 }

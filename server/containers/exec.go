@@ -35,18 +35,18 @@ func (s *Containers) ExecSync(ctx context.Context, r *cri.ExecSyncRequest) (*cri
 	return &cri.ExecSyncResponse{Stdout: out, Stderr: errs, ExitCode: int32(code)}, nil
 }
 
-// share cuts two outputs so that both fit into max bytes; each is owed half of
+// share cuts two outputs so that both fit into most bytes; each is owed half of
 // it, and what one does not need the other gets.
-func share(a, b []byte, max int) ([]byte, []byte) {
-	if len(a)+len(b) <= max {
+func share(a, b []byte, most int) (cutA, cutB []byte) {
+	if len(a)+len(b) <= most {
 		return a, b
 	}
-	half := max / 2
+	half := most / 2
 	switch {
 	case len(a) <= half:
-		return a, b[:max-len(a)]
+		return a, b[:most-len(a)]
 	case len(b) <= half:
-		return a[:max-len(b)], b
+		return a[:most-len(b)], b
 	}
 	return a[:half], b[:half]
 }

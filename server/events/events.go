@@ -296,6 +296,7 @@ func current(c *store.Container) lifecycle.Notice {
 		return lifecycle.NoticeStarted
 	case cri.ContainerState_CONTAINER_EXITED:
 		return lifecycle.NoticeStopped
+	case cri.ContainerState_CONTAINER_CREATED, cri.ContainerState_CONTAINER_UNKNOWN:
 	}
 	return lifecycle.NoticeCreated
 }

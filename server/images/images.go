@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -41,7 +42,7 @@ type Deps struct {
 	Store  Store
 	Layers Layers
 	// ImageDir and LayerDir are where images and writable layers lie; a
-	// kubelet looks up the file systems by them. Equal if it is the same one.
+	// kubelet looks up the file systems by them.
 	ImageDir, LayerDir string
 	// Handler tells whether there is a runtime handler of that name; "" is the default.
 	Handler func(name string) (string, bool)
@@ -54,8 +55,19 @@ type Images struct {
 	d Deps
 }
 
-// New makes an [Images].
-func New(d Deps) *Images { return &Images{d: d} }
+// New makes an [Images]. Images and layers on one file system are reported
+// under one directory: a kubelet takes two for two disks.
+func New(d Deps) *Images {
+	if sameDisk(d.ImageDir, d.LayerDir) {
+		d.LayerDir = d.ImageDir
+	}
+	return &Images{d: d}
+}
+
+func sameDisk(a, b string) bool {
+	var x, y unix.Stat_t
+	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev
+}
 
 // Message is the image as CRI shows it. Its spec names the image by id and not
 // by what was asked for, so that all questions about it get one answer.

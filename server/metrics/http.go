@@ -34,7 +34,7 @@ func Listen(address string) (net.Listener, error) {
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics (set [metrics] address to a free one, or to \"\" for none): %w", err)
 	}

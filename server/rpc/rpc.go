@@ -137,8 +137,9 @@ func levelOf(code codes.Code) slog.Level {
 		return slog.LevelError
 	case codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted:
 		return slog.LevelWarn
+	default:
+		return slog.LevelInfo
 	}
-	return slog.LevelInfo
 }
 
 // ids answers the pod, the container and the image of a request and nothing

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,9 +113,11 @@ func vacant(path string) error {
 	if fi.Mode()&fs.ModeSocket == 0 {
 		return fmt.Errorf("%s exists and is no socket, move it away: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil //nolint:nilerr // nobody answers: it is stale
+		return nil // nobody answers: it is stale
 	}
 	c.Close()
 	return fmt.Errorf("another daemon answers on %s, stop it first or use another --address: %w", path, errdefs.ErrAlreadyExists)

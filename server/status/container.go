@@ -114,6 +114,7 @@ func reason(c *store.Container, state cri.ContainerState) (word, sentence string
 		case c.State.Stop == lifecycle.Killing:
 			return "Killing", "SIGKILL was sent and is repeated until the kernel says that the process is gone"
 		}
+	case cri.ContainerState_CONTAINER_CREATED, cri.ContainerState_CONTAINER_UNKNOWN:
 	}
 	return "", ""
 }

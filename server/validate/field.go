@@ -58,18 +58,18 @@ func optionalID(field, id string) error {
 	return ID(field, id)
 }
 
-// name checks a required name of at most max bytes without control characters.
-func name(field, s string, max int) error {
+// name checks a required name of at most so many bytes without control characters.
+func name(field, s string, most int) error {
 	if s == "" {
 		return Bad(field, "is empty")
 	}
-	return text(field, s, max)
+	return text(field, s, most)
 }
 
-// text checks a string of at most max bytes without control characters.
-func text(field, s string, max int) error {
-	if len(s) > max {
-		return Bad(field, "is longer than %d bytes", max)
+// text checks a string of at most so many bytes without control characters.
+func text(field, s string, most int) error {
+	if len(s) > most {
+		return Bad(field, "is longer than %d bytes", most)
 	}
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {

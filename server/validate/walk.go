@@ -114,6 +114,7 @@ func walkValue(fd protoreflect.FieldDescriptor, v protoreflect.Value, field stri
 		}
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		return walk(v.Message(), field+".", depth-1)
+	default: // a number says nothing by itself
 	}
 	return nil
 }
@@ -122,13 +123,14 @@ func interesting(k protoreflect.Kind) bool {
 	switch k {
 	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.EnumKind, protoreflect.MessageKind, protoreflect.GroupKind:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
-func str(field, s string, max int) error {
-	if len(s) > max {
-		return Bad(field, "is longer than %d bytes", max)
+func str(field, s string, most int) error {
+	if len(s) > most {
+		return Bad(field, "is longer than %d bytes", most)
 	}
 	if strings.IndexByte(s, 0) >= 0 {
 		return Bad(field, "contains a NUL byte")
