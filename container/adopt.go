@@ -17,28 +17,35 @@ import (
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
-// Adopt takes up the containers of an earlier run by what the kernel says. It
-// asks no shim, so it takes milliseconds and can be done before anything is
-// served: a container whose process is gone is shown as it is. What only a shim
-// can tell (an exit code, how far a start came) is found out by Settle.
-func (c *Containers) Adopt(v *store.Container) {
+// Adopt takes up a container of an earlier run by what the kernel says. It asks
+// no shim and takes microseconds. False means that it ended while nobody
+// watched, and how it ended is still to be learnt: by Settle, before anything
+// is served.
+func (c *Containers) Adopt(v *store.Container) bool {
 	switch v.State.Phase {
 	case lifecycle.Making:
 		_, _ = c.Ledger.StepContainer(v.ID, lifecycle.MakeFailed{})
 	case lifecycle.Running:
 		if v.Boot != c.Ledger.Boot() {
 			c.lost(v)
-			return
+			return true
 		}
-		if _, err := c.hold(v.ID, v.Init); err != nil && !errors.Is(err, pidfd.ErrGone) {
+		g, err := c.hold(v.ID, v.Init)
+		if errors.Is(err, pidfd.ErrGone) {
+			return false
+		}
+		if err != nil {
 			c.Log.Error("take hold of the main process", "container", v.ID, "err", err)
+			return true
 		}
+		return !g.proc.Exited()
 	case lifecycle.Starting:
 		if v.Boot != c.Ledger.Boot() {
 			c.lost(v)
 		}
 	case lifecycle.Created, lifecycle.Exited, lifecycle.Removing, lifecycle.Gone:
 	}
+	return true
 }
 
 // lost is a container of an earlier boot: nobody can tell how it ended.
@@ -62,8 +69,8 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 			c.Log.Error("take up the streams again", "container", id, "err", err)
 		}
 		g := c.grip(id)
-		if g == nil {
-			c.sawGone(id)
+		if g == nil || g.proc.Exited() {
+			c.saw(id, g, time.Now())
 			break
 		}
 		c.watch(id)

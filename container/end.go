@@ -112,8 +112,9 @@ func (c *Containers) saw(id string, g *grip, at time.Time) {
 	if e.Signal == uint8(sigkill) || e.Source == lifecycle.Shim && e.Code == lifecycle.CodeKilled {
 		e.OOMKill = c.outOfMemory(v)
 	}
-	e.Empty = c.empty(v)
-	c.drain(id, drainDeadline)
+	if e.Empty = c.empty(v); e.Empty {
+		c.drain(id, drainDeadline)
+	}
 	if _, err := c.step(id, e); err != nil {
 		c.Log.Error("report exit", "container", id, "err", err)
 		return

@@ -43,6 +43,9 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	return nil
 }
 
+// maxGrace bounds a grace period, so that a time can be added to it.
+const maxGrace = 100 * 365 * 24 * time.Hour
+
 // Stop ends the container: the stop signal now, SIGKILL after grace (at once
 // for 0). It returns when the kernel says that nothing of it lives. A further
 // Stop joins and can only shorten the grace period. One that is not running is
@@ -53,6 +56,7 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 		return err
 	}
 	now := c.Kernel.Now()
+	grace = min(max(grace, 0), maxGrace)
 	if _, err := c.step(v.ID, lifecycle.AskStop{Now: now, KillAt: now + int64(grace)}); err != nil {
 		if errors.Is(err, lifecycle.ErrGone) || isNotFound(err) {
 			return nil

@@ -154,8 +154,8 @@ func (c *Containers) stream(id string) *streams {
 	return c.streams[id]
 }
 
-// drain waits until what was written before the exit is in the log, within a
-// bound: a child in the background may hold the pipe open for ever.
+// drain waits until what a container wrote before its end is in the log, within
+// a bound: somebody outside its cgroup may hold the pipe open for ever.
 func (c *Containers) drain(id string, within time.Duration) {
 	s := c.stream(id)
 	if s == nil {
@@ -168,12 +168,7 @@ func (c *Containers) drain(id string, within time.Duration) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			select {
-			case <-t.Done():
-			case <-ctx.Done():
-				// What is in the pipe is in the log; what comes later is followed
-				// on until nothing of the container lives.
-			}
+			_ = t.Drain(ctx)
 		}()
 	}
 	wg.Wait()
@@ -196,16 +191,11 @@ func (c *Containers) finishStreams(v *store.Container) {
 	if _, err := os.Lstat(c.ioDir(v.ID)); err != nil || !v.State.Dirty {
 		return
 	}
-	s, err := c.openStreams(v)
-	if err != nil {
+	if _, err := c.openStreams(v); err != nil {
 		c.Log.Warn("read the rest of the output", "container", v.ID, "err", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainDeadline)
-	defer cancel()
-	for _, t := range s.ends() {
-		_ = t.Drain(ctx)
-	}
+	c.drain(v.ID, drainDeadline)
 	c.closeStreams(v.ID)
 }
 

@@ -192,19 +192,44 @@ func (p *Pods) Adopt(v *store.Pod) {
 	if v.State.Phase != lifecycle.Ready {
 		return
 	}
+	if gone := p.LostNamespace(v); gone != "" {
+		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "a namespace of it is gone: " + gone})
+	}
+	if v.Pause && !living(v.PauseInit) {
+		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
+	}
+}
+
+// LostNamespace answers which of the pod's namespaces is not pinned any more;
+// empty if all are.
+func (p *Pods) LostNamespace(v *store.Pod) string {
 	for _, ns := range []string{v.NetNS, v.IPCNS, v.UTSNS, v.UserNS, v.PIDNS} {
 		if ns == "" {
 			continue
 		}
 		if ok, err := netns.IsPinned(ns); err == nil && !ok {
-			_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "a namespace of it is gone: " + filepath.Base(ns)})
+			return filepath.Base(ns)
 		}
 	}
-	if v.Pause && !living(v.PauseInit) {
-		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
+	return ""
+}
+
+// Broken tells the law that something the pod stands on is gone.
+func (p *Pods) Broken(id, why string) { _, _ = p.step(id, lifecycle.SeenPodBroken{Why: why}) }
+
+// AdoptShim looks whether the shim of a pod of an earlier run lives. It comes
+// after the ends of its containers are known: what ended before the shim did
+// was not ended by us.
+func (p *Pods) AdoptShim(v *store.Pod) {
+	if v.State.Holds&lifecycle.HoldsShim == 0 || living(v.Shim.Process) {
+		return
 	}
-	if !living(v.Shim.Process) {
-		p.shimGoneAtStart(v.ID)
+	if v.State.Phase == lifecycle.Ready || v.State.Phase == lifecycle.Broken {
+		p.Log.Error("the shim of a pod died while crid was down; its containers are killed", "pod", v.ID)
+	}
+	_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: lifecycle.WhyShim})
+	for _, m := range p.Ledger.Members(v.ID) {
+		_, _ = p.Ledger.StepContainer(m.ID, lifecycle.SeenShimGone{})
 	}
 }
 
@@ -213,17 +238,16 @@ func living(q store.Process) bool {
 	return err != nil || ok // what cannot be looked at is not dead
 }
 
-func (p *Pods) shimGoneAtStart(id string) {
-	_, _ = p.Ledger.StepPod(id, lifecycle.SeenPodBroken{Why: lifecycle.WhyShim})
-	for _, m := range p.Ledger.Members(id) {
-		_, _ = p.Ledger.StepContainer(m.ID, lifecycle.SeenShimGone{})
-	}
-}
-
 // Attach connects to the shim of a pod of an earlier run, within a bound. A
 // shim that does not answer is kept, to be reached later.
 func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 	if v.State.Holds&lifecycle.HoldsShim == 0 || !v.Shim.Process.Known() {
+		return
+	}
+	p.mu.Lock()
+	attached := p.shims[v.ID] != nil
+	p.mu.Unlock()
+	if attached {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, adoptDeadline)
@@ -241,7 +265,7 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 			}
 		}
 	case errors.Is(err, pidfd.ErrGone):
-		p.shimGone(v.ID)
+		p.Log.Info("a shim of an earlier run is gone", "pod", v.ID)
 	default:
 		p.Log.Warn("cannot take up a shim", "pod", v.ID, "err", err)
 	}

@@ -256,7 +256,7 @@ func (p *Pods) attachment(v *store.Pod, want *plan.Pod) cni.Attachment {
 	if want == nil {
 		return a
 	}
-	a.Ingress, a.Egress, a.Args = want.Ingress, want.Egress, want.CNIArgs
+	a.Ingress, a.Egress, a.Args, a.Annotations = want.Ingress, want.Egress, want.CNIArgs, want.Annotations
 	for _, m := range want.Ports {
 		a.Ports = append(a.Ports, cni.Port{Protocol: m.Protocol, ContainerPort: m.ContainerPort, HostPort: m.HostPort, HostIP: m.HostIP})
 	}

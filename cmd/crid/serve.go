@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,7 +24,7 @@ func serve(ctx context.Context, d Daemon) error {
 		return err
 	}
 	defer n.close()
-	n.reconciler.Recover()
+	n.reconciler.Recover(ctx)
 
 	srv := server.New(n.serverConfig())
 	n.eventsDropped, n.eventStreams = srv.EventsDropped, srv.EventStreams
@@ -45,6 +46,12 @@ func serve(ctx context.Context, d Daemon) error {
 	g.Go(func() error { n.networks.Watch(gctx); return nil })
 	g.Go(func() error { n.reconciler.Hear(gctx, n.host.Events()); return nil })
 	g.Go(func() error { n.reconciler.Audit(gctx); return nil })
+	g.Go(func() error {
+		if err := n.reconciler.WatchMounts(gctx); err != nil {
+			d.Log.Error("the mount table is not watched; a namespace unmounted from outside will be found late", "err", err)
+		}
+		return nil
+	})
 	g.Go(func() error { n.takeReloads(gctx, d.Reloads); return nil })
 	g.Go(func() error {
 		n.reconciler.Settle(gctx)
@@ -86,7 +93,7 @@ func (n *node) adminDeps(d Daemon) admin.Deps {
 			return out, nil
 		},
 		Import: n.importImages,
-		Export: nil,
+		Export: func(ctx context.Context, w io.Writer, refs []string) error { return n.images.Export(ctx, w, refs...) },
 		Images: func() []admin.Image { return adminImages(n.images.List()) },
 	}
 }

@@ -41,6 +41,8 @@ type Pod struct {
 	Ingress, Egress uint64
 	// CNIArgs are extra CNI_ARGS (none of K8S_POD_*, which the hands add).
 	CNIArgs map[string]string
+	// Annotations are the pod's, for network plugins that ask for them.
+	Annotations map[string]string
 	// Privileged is true if privileged containers may run in the pod.
 	Privileged bool
 	// Overhead, Resources are pod-level limits; nil where not given.

@@ -73,19 +73,55 @@ func New(c Config) *Reconciler { return &Reconciler{Config: c} }
 // Settled reports whether everything of an earlier run has been taken up.
 func (r *Reconciler) Settled() bool { return r.settled.Load() }
 
-// Recover brings the ledger in line with what the kernel says. It asks no shim
-// and takes milliseconds: after it, lists are true and can be served.
-func (r *Reconciler) Recover() {
+// askDeadline bounds what the start waits for shims that have to tell how a
+// container ended: one that hangs must not keep the others from being served.
+const askDeadline = 2 * time.Second
+
+// Recover brings the ledger in line with what the kernel says; after it, lists
+// are true and can be served. A shim is asked only where a container ended
+// while nobody watched, for how it ended: an exit that was shown never changes.
+func (r *Reconciler) Recover(ctx context.Context) {
 	for _, p := range r.Ledger.Pods() {
 		r.Pods.Adopt(p)
 	}
+	ended := map[string][]string{}
 	for _, c := range r.Ledger.Containers() {
 		if _, err := r.Ledger.Pod(c.PodID); err != nil {
 			// Its pod's record was lost. It can still be stopped and removed.
 			r.Log.Error("a container whose pod has no record", "container", c.ID, "pod", c.PodID)
 		}
-		r.Containers.Adopt(c)
+		if !r.Containers.Adopt(c) {
+			ended[c.PodID] = append(ended[c.PodID], c.ID)
+		}
 	}
+	r.learnEnds(ctx, ended)
+	for _, p := range r.Ledger.Pods() {
+		r.Pods.AdoptShim(p)
+	}
+}
+
+// learnEnds finds out how containers ended, pod by pod and side by side.
+func (r *Reconciler) learnEnds(ctx context.Context, ended map[string][]string) {
+	ctx, cancel := context.WithTimeout(ctx, askDeadline)
+	defer cancel()
+	var wg sync.WaitGroup
+	for pod, ids := range ended {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if p, err := r.Ledger.Pod(pod); err == nil {
+				r.Pods.Attach(ctx, p)
+			}
+			for _, id := range ids {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					r.Containers.Settle(ctx, id)
+				}()
+			}
+		}()
+	}
+	wg.Wait()
 }
 
 // parallel bounds how many shims are connected to at once.

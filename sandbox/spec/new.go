@@ -49,6 +49,7 @@ func New(cfg *runtime.PodSandboxConfig, opts Options) (*plan.Pod, error) {
 		}
 	}
 	b.plan.PauseSpec = b.pauseSpec
+	b.plan.Annotations = b.cfg.GetAnnotations()
 	return b.plan, nil
 }
 

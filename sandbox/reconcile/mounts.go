@@ -1,0 +1,71 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// settleMounts is how long the mount table has to be quiet before it is looked
+// at: a pod start changes it a dozen times.
+const settleMounts = 500 * time.Millisecond
+
+// WatchMounts looks at the pods' pinned namespaces whenever the kernel says that
+// the mount table has changed, until the context ends: somebody may unmount one
+// from outside. An idle node costs nothing.
+func (r *Reconciler) WatchMounts(ctx context.Context) error {
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(wake)
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	defer stop()
+	// The kernel reports a change by an error condition, once for each poll.
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
+	pending := false
+	for ctx.Err() == nil {
+		wait := -1
+		if pending {
+			wait = int(settleMounts.Milliseconds())
+		}
+		n, err := unix.Poll(fds, wait)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			pending = false
+			r.lookAtNamespaces()
+		default:
+			pending = true
+		}
+	}
+	// The caller's AfterFunc has to be done with the eventfd before it closes.
+	if !stop() {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// lookAtNamespaces tells the law of ready pods whose namespaces are gone.
+func (r *Reconciler) lookAtNamespaces() {
+	for _, p := range r.Ledger.Pods() {
+		if p.State.Phase != lifecycle.Ready {
+			continue
+		}
+		if gone := r.Pods.LostNamespace(p); gone != "" {
+			r.repaired("lost-namespace", "pod", p.ID, "namespace", gone)
+			r.Pods.Broken(p.ID, "a namespace of it is gone: "+gone)
+		}
+	}
+}
