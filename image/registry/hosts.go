@@ -119,6 +119,9 @@ func (e hostEntry) check(server string) error {
 	if server == "" {
 		return nil
 	}
+	if scheme, _, ok := strings.Cut(server, "://"); ok && scheme != "http" && scheme != "https" {
+		return fmt.Errorf("%q is no http or https address", server)
+	}
 	if !strings.HasPrefix(server, "http") {
 		server = "https://" + server
 	}
