@@ -56,14 +56,32 @@ func (c *Containers) kill(ctx context.Context, v *store.Container) error {
 	if err := cg.Kill(); err != nil {
 		c.Log.Warn("kill cgroup", "container", v.ID, "err", err)
 	}
-	wait, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if g == nil || g.proc.Exited() {
-		c.saw(v.ID, g, time.Now())
-	}
-	_, err = c.Ledger.WaitContainer(wait, v.ID, func(v *store.Container) bool { return !v.State.Owes().Has(lifecycle.Kill) })
-	if err == nil || isNotFound(err) {
-		return nil
+	return c.awaitDeath(ctx, v, g)
+}
+
+// How often a kill that is under way looks, and after how long it starts over.
+const (
+	killLook  = 500 * time.Millisecond
+	killAgain = time.Minute
+)
+
+// awaitDeath waits until nothing of the container lives. A process that hangs in
+// the kernel dies when the kernel lets go of it, and that is seen within a
+// moment, whenever it is.
+func (c *Containers) awaitDeath(ctx context.Context, v *store.Container, g *grip) error {
+	for end := time.Now().Add(killAgain); time.Now().Before(end); {
+		if g == nil || g.proc.Exited() {
+			c.saw(v.ID, g, time.Now())
+		}
+		wait, cancel := context.WithTimeout(ctx, killLook)
+		_, err := c.Ledger.WaitContainer(wait, v.ID, func(v *store.Container) bool { return !v.State.Owes().Has(lifecycle.Kill) })
+		cancel()
+		if err == nil || isNotFound(err) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
 	return fmt.Errorf("processes do not die: %s", c.stuckWhy(v))
 }

@@ -71,6 +71,9 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 		return nil
 	}
 	c.Log.Warn("the shim did not delete the task; clearing it away without the shim", "container", v.ID, "err", err)
+	if unclear(err) {
+		c.Shims.Unstick(ctx, v.PodID, v.ID)
+	}
 	c.fence(v.ID)
 	rpc, cancel := context.WithTimeout(ctx, rpcDeadline)
 	defer cancel()

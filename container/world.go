@@ -24,6 +24,9 @@ type Shims interface {
 	// PIDNamespace answers the process namespace that the pod's containers
 	// share, as a path to join; it is made if need be.
 	PIDNamespace(ctx context.Context, podID string) (string, error)
+	// Unstick kills OCI runtime commands for a container that have hung under
+	// the pod's shim, and with it for the whole pod.
+	Unstick(ctx context.Context, podID, id string)
 	// DeleteTask runs the shim's delete sub-command for one container. Nothing
 	// that it answers is trusted; what counts is what the kernel shows after.
 	DeleteTask(ctx context.Context, handler, bundle, id string) error

@@ -29,6 +29,7 @@ type Host interface {
 	Adopt(context.Context, shimclient.Ref) (*shimclient.Shim, error)
 	DeleteTask(ctx context.Context, rt shimclient.Runtime, bundle, id string) error
 	Kill(context.Context, shimclient.Ref) error
+	KillStuckCommands(ctx context.Context, ref shimclient.Ref, containerID string, age time.Duration) (int, error)
 }
 
 // Networks attaches pods to the network. *cni.Networks is one.
@@ -190,6 +191,22 @@ func (p *Pods) DeleteTask(ctx context.Context, handler, bundle, id string) error
 		return err
 	}
 	return p.Host.DeleteTask(ctx, h.Runtime, bundle, id)
+}
+
+// stuckAge is when an OCI runtime's command counts as hung: they take
+// milliseconds.
+const stuckAge = 5 * time.Second
+
+// Unstick implements container.Shims.
+func (p *Pods) Unstick(ctx context.Context, podID, id string) {
+	v, err := p.Ledger.Pod(podID)
+	if err != nil {
+		return
+	}
+	n, err := p.Host.KillStuckCommands(ctx, toRef(v.Shim), id, stuckAge)
+	if err != nil || n > 0 {
+		p.Log.Warn("killed commands of the OCI runtime that hung", "pod", podID, "container", id, "killed", n, "err", err)
+	}
 }
 
 // keep takes a connected shim up and has its death reported.

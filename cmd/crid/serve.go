@@ -19,6 +19,7 @@ func init() { Serve = serve }
 // serve wires the parts, brings the records in line with the kernel, answers,
 // and then takes up the shims of an earlier run.
 func serve(ctx context.Context, d Daemon) error {
+	takeLogs(d.Log)
 	n, err := newNode(d)
 	if err != nil {
 		return err
