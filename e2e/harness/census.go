@@ -48,6 +48,10 @@ func (d *Daemon) Census(ctx context.Context) Census {
 	c.network(ctx, h)
 	c.files(h)
 	if pid := d.Pid(); pid != 0 {
+		if d.Kind.Name() == "crid" {
+			d.collect(ctx)
+			c.goroutines(ctx, d)
+		}
 		c.descriptors(pid)
 	}
 	return c
@@ -159,6 +163,7 @@ func (c Census) descriptors(pid int) {
 		if strings.HasPrefix(target, "pipe:") || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "net:") {
 			target = fdNumber.ReplaceAllString(target, "")
 		}
+		target = strings.Replace(target, dir[:len(dir)-len("/fd")]+"/", "/proc/self/", 1) // a daemon that was started again has another pid
 		c["open file "+target]++
 	}
 }

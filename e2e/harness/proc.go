@@ -133,3 +133,9 @@ func (h *Home) Helpers() []int {
 	}
 	return pids
 }
+
+// Alive tells whether a pid is that of a live process; a zombie is not one.
+func Alive(pid int) bool {
+	_, ok := readProc(pid)
+	return ok
+}

@@ -3,6 +3,8 @@
 package harness
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,9 @@ func TestTheCensusSeesAPodAndItsEnd(t *testing.T) {
 	d := Start(t, Options{})
 	ctx := t.Context()
 	before := d.Census(ctx)
+	if d.Kind.Name() == "crid" && !slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(k string) bool { return strings.HasPrefix(k, "goroutine ") }) {
+		t.Error("a daemon without goroutines")
+	}
 	config := d.Home.Pod("seen")
 	config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: 12099}}
 	pod, err := d.RunPod(ctx, config, "")

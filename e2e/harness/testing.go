@@ -30,7 +30,7 @@ func Default() Kind {
 	return Crid{}
 }
 
-// Start runs a daemon for a test, and ends it with the test: every pod is removed, the census must be as it was, the daemon must end
+// Start runs a daemon for a test, and ends it with the test: every pod is removed, crid must find its own records in order, the census must be as it was, the daemon must end
 // on SIGTERM, and the home goes. The test fails if any of that does not work.
 func Start(t testing.TB, o Options) *Daemon {
 	t.Helper()
@@ -95,6 +95,11 @@ func watch(t testing.TB, d *Daemon, o Options) {
 		}
 		if o.NoCensus {
 			return
+		}
+		if d.Kind.Name() == "crid" {
+			if err := d.Check(ctx); err != nil {
+				t.Error(err)
+			}
 		}
 		for _, leak := range d.Settle(ctx, before, 10*time.Second) {
 			t.Errorf("left behind: %s", leak)
