@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -115,12 +116,17 @@ func (s *Store) fetchLayer(ctx context.Context, f *fetched, desc ocispec.Descrip
 func (s *Store) slot(ctx context.Context, progress func()) (func(), error) {
 	// Waiting for a place is not the registry's fault: it counts as progress.
 	progress()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	tick := time.NewTicker(max(s.cfg.ProgressTimeout/4, time.Millisecond))
+	defer tick.Stop()
+	for waiting := true; waiting; progress() {
+		select {
+		case s.slots <- struct{}{}:
+			waiting = false
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	progress()
 	s.cfg.Observer.LayersInProgress(int(s.busy.Add(1)))
 	return func() {
 		<-s.slots
@@ -169,11 +175,7 @@ func unpackStream(ctx context.Context, body io.Reader, desc ocispec.Descriptor, 
 	blob := desc.Digest.Algorithm().Digester()
 	size := &counter{}
 	raw := io.TeeReader(body, io.MultiWriter(blob.Hash(), size))
-	codec, err := manifest.Compression(desc.MediaType)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := decompress(raw, codec)
+	plain, err := decompress(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +219,7 @@ const maxWindow = 128 << 20
 // stream's first bytes decide between plain and compressed, as in other
 // runtimes: registries hold many images with the wrong type. The digests
 // settle whether the result is right.
-func decompress(r io.Reader, codec manifest.Codec) (io.ReadCloser, error) {
+func decompress(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 128<<10)
 	magic, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -237,10 +239,6 @@ func decompress(r io.Reader, codec manifest.Codec) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("read zstd: %w", err)
 		}
 		return z.IOReadCloser(), nil
-	}
-	if codec != manifest.Plain && len(magic) > 0 {
-		// A tar that was announced as compressed.
-		return io.NopCloser(br), nil
 	}
 	return io.NopCloser(br), nil
 }

@@ -44,7 +44,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opt ImportOptions) ([]I
 	defer dog.stop()
 	a, err := archive.Open(ctx, r, s.layers.Scratch(), func(int64) { dog.kick() })
 	if err != nil {
-		return nil, fmt.Errorf("import images: %w", err)
+		return nil, fmt.Errorf("import images: %w", s.diskFull(err))
 	}
 	defer a.Close()
 	im := &importer{s: s, a: a, dog: dog, opt: opt}
@@ -59,7 +59,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opt ImportOptions) ([]I
 	for _, c := range found {
 		img, err := im.one(ctx, c)
 		if err != nil {
-			return out, fmt.Errorf("import image %s: %w", strings.Join(c.names, ", "), err)
+			return out, fmt.Errorf("import image %s: %w", strings.Join(c.names, ", "), s.diskFull(err))
 		}
 		out = append(out, img)
 	}

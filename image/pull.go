@@ -53,6 +53,14 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (Image, error) {
 	return v.(Image), nil
 }
 
+// diskFull says what to do about the one failure that only the node's owner can end.
+func (s *Store) diskFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("the disk with %s is full (or out of inodes); remove images or make room: %w: %w", s.cfg.Root, err, errdefs.ErrResourceExhausted)
+	}
+	return err
+}
+
 // pullKey tells pulls apart by account too: what one account may load is not
 // handed to another.
 func pullKey(ref reference.Ref, a *Auth) string {
@@ -91,7 +99,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Ref, a *Auth) (img Image
 	if err != nil && ctx.Err() != nil {
 		return Image{}, context.Cause(ctx)
 	}
-	return img, err
+	return img, s.diskFull(err)
 }
 
 func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
@@ -123,6 +131,7 @@ func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 		return Image{}, err
 	}
 	fetched := time.Now()
+	dog.hold()
 	ls, err := p.s.commit(ctx, got)
 	if err != nil {
 		return Image{}, err
@@ -159,6 +168,7 @@ type watchdog struct {
 	last   atomic.Int64 // monotonic nanoseconds since begin
 	begin  time.Time
 	timer  atomic.Pointer[time.Timer]
+	held   atomic.Bool
 }
 
 func watch(ctx context.Context, limit time.Duration) (context.Context, *watchdog) {
@@ -171,8 +181,15 @@ func watch(ctx context.Context, limit time.Duration) (context.Context, *watchdog
 // kick tells of progress.
 func (w *watchdog) kick() { w.last.Store(int64(time.Since(w.begin))) }
 
+// hold stops the watch for good: what follows is the disk's business.
+func (w *watchdog) hold() { w.held.Store(true) }
+
 func (w *watchdog) look() {
 	idle := time.Since(w.begin) - time.Duration(w.last.Load())
+	if w.held.Load() {
+		w.kick()
+		idle = 0
+	}
 	if idle >= w.limit {
 		w.cancel(fmt.Errorf("nothing loaded or unpacked for %s: %w", w.limit, ErrNoProgress))
 		return

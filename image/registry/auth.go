@@ -30,7 +30,9 @@ type Auth struct {
 
 // credentials are checked credentials for exactly one host.
 type credentials struct {
-	host             string
+	host string
+	// alias is the address that hosts.toml gives as the registry's own server.
+	alias            string
 	username, secret string
 	bearer           string
 }
@@ -81,7 +83,18 @@ func hostName(host string) string {
 	return host
 }
 
-func (c *credentials) forHost(host string) bool { return c != nil && hostName(host) == c.host }
+func (c *credentials) forHost(host string) bool {
+	return c != nil && (hostName(host) == c.host || (c.alias != "" && hostName(host) == c.alias))
+}
+
+// serverIs tells that the registry of host is served at another address, by
+// its own hosts.toml. An account for the registry is an account there; mirrors
+// and the catch-all "_default" do not count.
+func (c *credentials) serverIs(host, address string) {
+	if c != nil && c.host == hostName(host) {
+		c.alias = hostName(address)
+	}
+}
 
 // authorizer answers challenges of one registry host. It wraps containerd's
 // and lets it see credentials only where they belong.

@@ -147,6 +147,9 @@ func (p *Pull) hosts(ctx context.Context) docker.RegistryHosts {
 		if err != nil {
 			return nil, err
 		}
+		if dir, err := p.c.hostDir(host); err == nil && filepath.Base(dir) != "_default" && len(all) > 0 {
+			p.creds.serverIs(host, all[len(all)-1].Host)
+		}
 		var out []docker.RegistryHost
 		for _, h := range all {
 			if h.Capabilities.Has(docker.HostCapabilityPull) {

@@ -216,6 +216,15 @@ func TestCredentialsOfEveryForm(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	dir := t.TempDir()
+	hostsToml(t, dir, "example.com", fmt.Sprintf("server = %q\n", s.URL))
+	hostsToml(t, dir, "_default", fmt.Sprintf("server = %q\n", s.URL))
+	if err := load(t, []string{dir}, "example.com/a:1", &Auth{Username: "me", Password: "pw"}); err != nil {
+		t.Errorf("the registry's own server: %v", err)
+	}
+	if err := load(t, []string{dir}, "elsewhere.example/a:1", &Auth{Username: "me", Password: "pw"}); !errdefs.IsUnauthorized(err) {
+		t.Errorf("the catch-all server got another registry's account: %v", err)
+	}
 	for what, a := range map[string]*Auth{
 		"none":         nil,
 		"wrong":        {Username: "me", Password: "no"},
