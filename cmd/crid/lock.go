@@ -15,26 +15,30 @@ import (
 // errLocked says that another crid is at work on the same directories.
 var errLocked = errors.New("in use by another crid")
 
-// dyingWait is how long a lock whose holder is dying (kill -9, not reaped yet)
-// is waited for.
-const dyingWait = 2 * time.Second
+// How long a lock is waited for: one whose holder is dead but not reaped yet,
+// and one whose holder seems to live, for a process that was just sent SIGKILL
+// does so for a moment.
+const (
+	dyingWait  = 2 * time.Second
+	livingWait = 700 * time.Millisecond
+)
 
 // dirLock is a flock on DIR/lock. The kernel drops it with the process, so a
 // crash leaves none behind; the file stays and means nothing by itself.
 type dirLock struct{ f *os.File }
 
-// lockDir takes the lock at once, or says who has it. A holder that is dead but
-// not gone yet is waited for, two seconds at most.
+// lockDir takes the lock, or says within a second who has it. A holder that is
+// dead but not gone yet is waited for, two seconds at most.
 func lockDir(dir string) (*dirLock, error) {
 	path := filepath.Join(dir, "lock")
-	for end := time.Now().Add(dyingWait); ; time.Sleep(10 * time.Millisecond) {
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		l, pid, err := tryLock(path)
 		switch {
 		case err == nil && l != nil:
 			return l, nil
 		case err != nil && !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fmt.Errorf("lock %s: %w", dir, err)
-		case err != nil && (alive(pid) || time.Now().After(end)):
+		case err != nil && (time.Since(begun) > dyingWait || alive(pid) && time.Since(begun) > livingWait):
 			return nil, fmt.Errorf("%s is %w (pid %d): stop that one, or give this one its own --root and --state", dir, errLocked, pid)
 		}
 	}
