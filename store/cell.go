@@ -11,7 +11,9 @@ import (
 // Readers take the snapshot without a lock. mu guards changes and is held for
 // no I/O.
 type cell[T any] struct {
-	cur atomic.Pointer[T]
+	cur     atomic.Pointer[T]
+	unknown unknown       // set before anybody else has the cell
+	kick    chan struct{} // ends the pause after a failed write
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -25,7 +27,7 @@ type cell[T any] struct {
 }
 
 func newCell[T any](v *T) *cell[T] {
-	c := &cell[T]{changed: make(chan struct{}), savedCh: make(chan struct{})}
+	c := &cell[T]{changed: make(chan struct{}), savedCh: make(chan struct{}), kick: make(chan struct{}, 1)}
 	c.cur.Store(v)
 	return c
 }
@@ -111,9 +113,11 @@ func (c *cell[T]) saver(write func(*T) error, stop <-chan struct{}) {
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, 5*time.Second)
+		case <-c.kick:
 		case <-stop:
 			c.mu.Lock()
 			c.saving = false
+			c.signalSaved()
 			c.mu.Unlock()
 			return
 		}
@@ -126,11 +130,22 @@ func (c *cell[T]) signalSaved() {
 	c.savedCh = make(chan struct{})
 }
 
+// hurry has a failed write tried again now: somebody waits for it.
+func (c *cell[T]) hurry() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
 // flush waits until all changes made before the call are on disk. The error is
 // that of an attempt made since; the writing goes on regardless.
 func (c *cell[T]) flush(ctx context.Context) error {
 	c.mu.Lock()
 	want, tries := c.gen, c.tries
+	if c.saving {
+		c.hurry()
+	}
 	for {
 		if c.saved >= want || c.dropped {
 			c.mu.Unlock()
@@ -157,6 +172,7 @@ func (c *cell[T]) flush(ctx context.Context) error {
 func (c *cell[T]) drop(ctx context.Context) error {
 	c.mu.Lock()
 	c.dropped = true
+	c.hurry()
 	for c.saving {
 		ch := c.savedCh
 		c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,20 +27,20 @@ const (
 )
 
 // disk is one record as it lies on disk: the fields, and the sealed bytes.
-type disk[T any] struct {
-	Record *T     `json:"record"`
-	Config []byte `json:"config"`
+type disk struct {
+	Record json.RawMessage `json:"record"`
+	Config []byte          `json:"config"`
 }
 
 // writeRecord replaces the file by rename. It is not synced: what a crash of
 // crid leaves is in the page cache, and after a power loss no process is left
 // for a lost record to describe; a torn one is detected by its checksum.
-func writeRecord[T any](path string, v *T, config Sealed) error {
+func writeRecord[T any](path string, v *T, config Sealed, more unknown) error {
 	raw, err := config.Marshal()
 	if err != nil {
 		return fmt.Errorf("marshal configuration: %w", err)
 	}
-	body, err := json.Marshal(disk[T]{Record: v, Config: raw})
+	body, err := encodeBody(v, raw, more)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
@@ -58,61 +59,95 @@ func writeRecord[T any](path string, v *T, config Sealed) error {
 	return nil
 }
 
+func encodeBody[T any](v *T, config []byte, more unknown) ([]byte, error) {
+	rec, err := json.Marshal(v)
+	if err == nil {
+		rec, err = more.inside.appendTo(rec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	// As json.Marshal of disk, without a second pass over the record.
+	body := slices.Concat([]byte(`{"record":`), rec, []byte(`,"config":`), sealed, []byte("}"))
+	return more.beside.appendTo(body)
+}
+
 // readRecord reads one file and trusts nothing of it: not its type, its owner,
 // its size, its checksum or its version.
-func readRecord[T any](path string) (*T, []byte, error) {
+func readRecord[T any](path string) (d decoded[T], err error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open: %w", err)
+		return d, fmt.Errorf("open: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, nil, fmt.Errorf("stat: %w", err)
+		return d, fmt.Errorf("stat: %w", err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, nil, errors.New("not a regular file")
+		return d, errors.New("not a regular file")
 	case int(st.Uid) != os.Geteuid():
-		return nil, nil, fmt.Errorf("owned by uid %d", st.Uid)
+		return d, fmt.Errorf("owned by uid %d", st.Uid)
 	case st.Size > maxRecord:
-		return nil, nil, fmt.Errorf("%d bytes: too large for a record", st.Size)
+		return d, fmt.Errorf("%d bytes: too large for a record", st.Size)
 	}
 	all, err := io.ReadAll(io.LimitReader(f, maxRecord))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read: %w", err)
+		return d, fmt.Errorf("read: %w", err)
 	}
 	return decodeRecord[T](all)
 }
 
-func decodeRecord[T any](all []byte) (*T, []byte, error) {
+// decoded is what a record says.
+type decoded[T any] struct {
+	record  *T
+	config  []byte
+	unknown unknown
+}
+
+func decodeRecord[T any](all []byte) (d decoded[T], err error) {
 	head, body, ok := bytes.Cut(all, []byte{'\n'})
 	if !ok || len(head) > 256 {
-		return nil, nil, errors.New("torn: no head")
+		return d, errors.New("torn: no head")
 	}
 	f := strings.Fields(string(head))
 	if len(f) != 4 || f[0] != magic {
-		return nil, nil, errors.New("no record of ours")
+		return d, errors.New("no record of ours")
 	}
 	if v, err := strconv.Atoi(f[1]); err != nil || v != version {
-		return nil, nil, fmt.Errorf("format version %q; this crid reads version %d", f[1], version)
+		return d, fmt.Errorf("format version %q; this crid reads version %d", f[1], version)
 	}
 	if n, err := strconv.Atoi(f[3]); err != nil || n != len(body) {
-		return nil, nil, errors.New("torn: wrong length")
+		return d, errors.New("torn: wrong length")
 	}
 	sum := sha256.Sum256(body)
 	if hex.EncodeToString(sum[:]) != f[2] {
-		return nil, nil, errors.New("damaged: wrong checksum")
+		return d, errors.New("damaged: wrong checksum")
 	}
-	var d disk[T]
-	if err := json.Unmarshal(body, &d); err != nil {
-		return nil, nil, fmt.Errorf("decode: %w", err)
+	var on disk
+	if err := json.Unmarshal(body, &on); err != nil {
+		return d, fmt.Errorf("decode: %w", err)
 	}
-	if d.Record == nil {
-		return nil, nil, errors.New("empty record")
+	if err := json.Unmarshal(on.Record, &d.record); err != nil {
+		return d, fmt.Errorf("decode: %w", err)
 	}
-	return d.Record, d.Config, nil
+	if d.record == nil {
+		return d, errors.New("empty record")
+	}
+	if d.unknown.beside, err = unknownFields[disk](body); err != nil {
+		return d, fmt.Errorf("decode: %w", err)
+	}
+	if d.unknown.inside, err = unknownFields[T](on.Record); err != nil {
+		return d, fmt.Errorf("decode: %w", err)
+	}
+	d.config = on.Config
+	return d, nil
 }
 
 // quarantine moves a file out of the way, whatever it is. It never follows a

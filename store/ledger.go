@@ -362,11 +362,11 @@ func (l *Ledger) UpdateContainer(id string, f func(*Container)) (*Container, err
 }
 
 func (l *Ledger) savePod(c *cell[Pod]) {
-	c.save(func(p *Pod) error { return writeRecord(l.podPath(p.ID), p, p.Config) }, l.stop)
+	c.save(func(p *Pod) error { return writeRecord(l.podPath(p.ID), p, p.Config, c.unknown) }, l.stop)
 }
 
 func (l *Ledger) saveContainer(c *cell[Container]) {
-	c.save(func(v *Container) error { return writeRecord(l.containerPath(v.ID), v, v.Config) }, l.stop)
+	c.save(func(v *Container) error { return writeRecord(l.containerPath(v.ID), v, v.Config, c.unknown) }, l.stop)
 }
 
 // FlushPod waits until the pod's record is on disk (in the page cache: see

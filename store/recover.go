@@ -58,10 +58,9 @@ func Open(cfg Config) (*Ledger, []Lost, error) {
 }
 
 type found[T any] struct {
-	path   string
-	id     string
-	record *T
-	config []byte
+	path string
+	id   string
+	decoded[T]
 }
 
 func readAll[T any](l *Ledger, dir string) (ok []found[T], lost []Lost) {
@@ -84,12 +83,12 @@ func readAll[T any](l *Ledger, dir string) (ok []found[T], lost []Lost) {
 			lost = append(lost, l.lose(path, errors.New("not named like a record")))
 			continue
 		}
-		rec, config, err := readRecord[T](path)
+		d, err := readRecord[T](path)
 		if err != nil {
 			lost = append(lost, l.lose(path, err))
 			continue
 		}
-		ok = append(ok, found[T]{path, e.Name(), rec, config})
+		ok = append(ok, found[T]{path, e.Name(), d})
 	}
 	return ok, lost
 }
@@ -114,6 +113,7 @@ func (l *Ledger) recoverPod(f found[Pod]) error {
 	}
 	p.Config = config
 	c := newCell(p)
+	c.unknown = f.unknown
 	l.pods[p.ID] = c
 	if other, taken := l.podNames[p.Name]; taken && !better(p.State.Phase <= lifecycle.Ready, p.CreatedAt, l.pods[other].cur.Load()) {
 		l.cfg.Log.Error("two pod records with one name", "pod", p.ID, "kept", other)
@@ -145,7 +145,9 @@ func (l *Ledger) recoverContainer(f found[Container]) error {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	v.Config = config
-	l.containers[v.ID] = newCell(v)
+	c := newCell(v)
+	c.unknown = f.unknown
+	l.containers[v.ID] = c
 	k := containerKey{v.PodID, v.Name}
 	if id, taken := l.containerNames[k]; taken {
 		other := l.containers[id].cur.Load()
