@@ -205,7 +205,14 @@ func (p *Pull) spend(d time.Duration) bool {
 
 // transient tells whether an error of a body read is worth a new request.
 func transient(err error) bool {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return true
+	}
+	var op *net.OpError
 	var ne net.Error
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &ne) ||
-		strings.Contains(err.Error(), "connection reset") || strings.Contains(err.Error(), "GOAWAY") || strings.Contains(err.Error(), "stream error")
+	if errors.As(err, &op) || (errors.As(err, &ne) && ne.Timeout()) {
+		return true
+	}
+	text := err.Error() // HTTP/2's errors have no exported type
+	return strings.Contains(text, "GOAWAY") || strings.Contains(text, "stream error")
 }
