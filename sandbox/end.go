@@ -245,7 +245,7 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 		return
 	}
 	p.mu.Lock()
-	attached := p.shims[v.ID] != nil
+	attached := p.shims[v.ID].Shim != nil
 	p.mu.Unlock()
 	if attached {
 		return

@@ -90,7 +90,7 @@ type Pods struct {
 	desk upkeep.Desk
 
 	mu    sync.Mutex
-	shims map[string]*shimclient.Shim
+	shims map[string]held
 	// pauses are the holds on sandbox processes.
 	pauses map[string]container.Proc
 	stop   chan struct{}
@@ -100,7 +100,7 @@ type Pods struct {
 
 // New answers hands that have done nothing yet.
 func New(cfg Config) *Pods {
-	p := &Pods{Config: cfg, shims: map[string]*shimclient.Shim{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
+	p := &Pods{Config: cfg, shims: map[string]held{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
 	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
 		v, err := p.Ledger.Pod(id)
 		if err != nil || v.ID != id {
@@ -117,7 +117,7 @@ func (p *Pods) Close(ctx context.Context) {
 	close(p.stop)
 	p.mu.Lock()
 	for id, s := range p.shims {
-		_ = s.Close()
+		s.leave()
 		delete(p.shims, id)
 	}
 	for id, h := range p.pauses {
@@ -171,7 +171,7 @@ func (p *Pods) pins(id string) string { return filepath.Join(p.Dir(id), "ns") }
 // Of implements container.Shims.
 func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
 	p.mu.Lock()
-	s := p.shims[podID]
+	s := p.shims[podID].Shim
 	p.mu.Unlock()
 	if s == nil {
 		return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
@@ -209,21 +209,35 @@ func (p *Pods) Unstick(ctx context.Context, podID, id string) {
 	}
 }
 
+// held is a shim that is kept, and whether we still care for its death: Gone
+// stays open for ever once our side of a shim is closed.
+type held struct {
+	*shimclient.Shim
+	left chan struct{}
+}
+
+func (h held) leave() {
+	if h.Shim != nil {
+		close(h.left)
+		_ = h.Close()
+	}
+}
+
 // keep takes a connected shim up and has its death reported.
 func (p *Pods) keep(id string, s *shimclient.Shim) {
+	now := held{s, make(chan struct{})}
 	p.mu.Lock()
 	old := p.shims[id]
-	p.shims[id] = s
+	p.shims[id] = now
 	p.wg.Add(1)
 	p.mu.Unlock()
-	if old != nil && old != s {
-		_ = old.Close()
-	}
+	old.leave()
 	go func() {
 		defer p.wg.Done()
 		select {
 		case <-s.Gone():
 			p.shimGone(id)
+		case <-now.left:
 		case <-p.stop:
 		}
 	}()
@@ -234,9 +248,7 @@ func (p *Pods) drop(id string) {
 	s := p.shims[id]
 	delete(p.shims, id)
 	p.mu.Unlock()
-	if s != nil {
-		_ = s.Close()
-	}
+	s.leave()
 }
 
 // shimGone: the shim's process is dead, by the kernel's word. Its containers'
