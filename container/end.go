@@ -45,22 +45,28 @@ func (c *Containers) kill(ctx context.Context, v *store.Container) error {
 	if err != nil && !errors.Is(err, pidfd.ErrGone) {
 		return fmt.Errorf("take hold of the main process: %w", err)
 	}
-	cg := c.Kernel.Cgroup(v.Cgroup)
-	if g != nil {
+	if g != nil && !g.proc.Exited() {
+		if err := c.Kernel.Cgroup(v.Cgroup).Thaw(); err != nil {
+			c.Log.Debug("thaw", "container", v.ID, "err", err)
+		}
 		if err := g.proc.Signal(sigkill); err != nil && !errors.Is(err, pidfd.ErrGone) {
 			c.Log.Warn("send SIGKILL", "container", v.ID, "err", err)
 		}
+		if c.killed(ctx, v.ID, killFirst) {
+			return nil
+		}
 	}
 	// Others in the cgroup end with a process namespace of their own; where it
-	// is shared, or init is gone, they have to be killed one by one.
-	if err := cg.Kill(); err != nil {
-		c.Log.Warn("kill cgroup", "container", v.ID, "err", err)
-	}
+	// is shared, or init is gone or hangs, they have to be killed one by one.
+	c.killCgroup(v)
 	return c.awaitDeath(ctx, v, g)
 }
 
-// How often a kill that is under way looks, and after how long it starts over.
+// How long a kill of the main process alone may take before the cgroup is
+// killed, how often a kill that is under way looks, and after how long it starts
+// over.
 const (
+	killFirst = 200 * time.Millisecond
 	killLook  = 500 * time.Millisecond
 	killAgain = time.Minute
 )
@@ -73,10 +79,7 @@ func (c *Containers) awaitDeath(ctx context.Context, v *store.Container, g *grip
 		if g == nil || g.proc.Exited() {
 			c.saw(v.ID, g, time.Now())
 		}
-		wait, cancel := context.WithTimeout(ctx, killLook)
-		_, err := c.Ledger.WaitContainer(wait, v.ID, func(v *store.Container) bool { return !v.State.Owes().Has(lifecycle.Kill) })
-		cancel()
-		if err == nil || isNotFound(err) {
+		if c.killed(ctx, v.ID, killLook) {
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -84,6 +87,21 @@ func (c *Containers) awaitDeath(ctx context.Context, v *store.Container, g *grip
 		}
 	}
 	return fmt.Errorf("processes do not die: %s", c.stuckWhy(v))
+}
+
+// killed waits a while for the law to say that no kill is owed any more.
+func (c *Containers) killed(ctx context.Context, id string, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	_, err := c.Ledger.WaitContainer(ctx, id, func(v *store.Container) bool { return !v.State.Owes().Has(lifecycle.Kill) })
+	return err == nil || isNotFound(err)
+}
+
+// killCgroup sends SIGKILL to everybody in the container's cgroup.
+func (c *Containers) killCgroup(v *store.Container) {
+	if err := c.Kernel.Cgroup(v.Cgroup).Kill(); err != nil {
+		c.Log.Warn("kill cgroup", "container", v.ID, "err", err)
+	}
 }
 
 // watch has the end of the main process reported. Called when the law says that

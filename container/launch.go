@@ -116,15 +116,12 @@ func unclear(err error) bool {
 // killAll sends SIGKILL to everything of the container that the kernel shows,
 // waits for the end, and fails if something is left after a while.
 func (c *Containers) killAll(v *store.Container) error {
-	cg := c.Kernel.Cgroup(v.Cgroup)
 	end := time.Now().Add(rpcDeadline)
 	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		if g := c.grip(v.ID); g != nil && !g.proc.Exited() {
 			_ = g.proc.Signal(sigkill)
 		}
-		if err := cg.Kill(); err != nil {
-			c.Log.Warn("kill cgroup", "container", v.ID, "err", err)
-		}
+		c.killCgroup(v)
 		empty, err := c.nothingLives(v)
 		if err == nil && empty {
 			return nil

@@ -24,11 +24,16 @@ import (
 func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanDeadline)
 	defer cancel()
-	alive, err := c.nothingLives(v)
+	// A kill freezes the cgroup for a moment, and an OCI runtime does not delete
+	// what it finds frozen.
+	if err := c.desk.Clear(ctx, v.ID, lifecycle.Kill); err != nil {
+		return err
+	}
+	dead, err := c.nothingLives(v)
 	if err != nil {
 		return fmt.Errorf("look for processes: %w", err)
 	}
-	if !alive {
+	if !dead {
 		// An exited container with a live process: the law forbids going back,
 		// so it is killed.
 		c.Log.Error("a process of an exited container lives; killing it", "container", v.ID)
@@ -111,6 +116,10 @@ func deleteFrom(ctx context.Context, shim shimclient.Tasks, id string) error {
 
 // fence moves the bundle aside. Idempotent.
 func (c *Containers) fence(id string) {
+	if err := os.MkdirAll(filepath.Dir(c.fenced(id)), 0o700); err != nil {
+		c.Log.Warn("move bundle aside", "container", id, "err", err)
+		return
+	}
 	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.Log.Warn("move bundle aside", "container", id, "err", err)
 	}

@@ -47,6 +47,7 @@ type key struct {
 
 type flight struct {
 	cancel context.CancelFunc
+	done   chan struct{} // closed when it is off the desk
 	nudge  chan struct{}
 	since  time.Time
 	tries  int
@@ -73,7 +74,7 @@ func (d *Desk) Tend(id string) {
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		f := &flight{cancel: cancel, nudge: make(chan struct{}, 1), since: time.Now()}
+		f := &flight{cancel: cancel, done: make(chan struct{}), nudge: make(chan struct{}, 1), since: time.Now()}
 		d.flights[k] = f
 		d.wg.Add(1)
 		go d.fly(ctx, k, f)
@@ -104,9 +105,27 @@ func (d *Desk) Nudge(id string) {
 	}
 }
 
+// Clear waits until no attempt of a work is under way for the thing: for a work
+// that must not meet the last moments of another. It fails with the context.
+func (d *Desk) Clear(ctx context.Context, id string, w lifecycle.Work) error {
+	d.mu.Lock()
+	f := d.flights[key{id, w}]
+	d.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (d *Desk) fly(ctx context.Context, k key, f *flight) {
 	defer d.wg.Done()
 	defer d.cancelFlight(f)
+	defer close(f.done)
 	pause := FirstPause
 	for {
 		err := d.Do(ctx, k.id, k.work)
