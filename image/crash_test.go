@@ -93,7 +93,7 @@ func TestWhatACrashLeavesIsRepairedAtStart(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			s.Close() // waits for the sweep
+			s.layers.Settle()
 			left, _ := filepath.Glob(filepath.Join(dir, "images", "*", "*"))
 			for _, p := range left {
 				if !strings.Contains(p, "/quarantine/") && !strings.Contains(p, "/.none") {

@@ -137,3 +137,6 @@ func (s *Store) tryOverlay() error {
 	}
 	return unix.Unmount(target, unix.MNT_DETACH)
 }
+
+// Overlay tells whether root file systems are overlay mounts (else copies).
+func (s *Store) Overlay() bool { return s.overlay }

@@ -362,3 +362,6 @@ func (s *Store) Sync() error {
 
 // Scratch is a directory on the store's disk for files without a name.
 func (s *Store) Scratch() string { return s.path(ingestDir) }
+
+// Settle waits until background deletions are done.
+func (s *Store) Settle() { s.background.Wait() }
