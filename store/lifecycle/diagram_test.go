@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -30,7 +31,7 @@ func TestDiagrams(t *testing.T) {
 
 	var s strings.Builder
 	s.WriteString("# The law in tables\n\nGenerated from Step and Owes by `go test ./store/lifecycle -run TestDiagrams -update`; not to be edited.\n" +
-		"What is not listed changes nothing: every event is answered in every state.\n")
+		"An event that is not listed for a phase leaves it in that phase; there is no event that a phase cannot take.\n")
 	fmt.Fprintf(&s, "\n## Containers\n\n%d states can be reached. What each phase owes the world:\n\n", len(containers.states))
 	containers.owes(&s)
 	s.WriteString("\nWhat moves it from phase to phase:\n\n")
@@ -57,12 +58,19 @@ type edge struct {
 
 type chart struct {
 	facts  []string // names, as in state.facts
+	names  []string // of phases and rungs, in the order in which they are shown
 	states []state
 	edges  []edge
 }
 
 func chartContainers(t *testing.T) chart {
 	c := chart{facts: []string{"removal asked", "launching", "dirty", "init gone", "term owed", "killing"}}
+	for p := Making; p <= Gone; p++ {
+		c.names = append(c.names, p.String())
+	}
+	for r := NotAsked; r <= Killing; r++ {
+		c.names = append(c.names, r.String())
+	}
 	see := func(v Container) state {
 		return state{v.Phase.String(), v.Stop.String(), v.Owes(),
 			[]bool{v.RemoveAsked, v.Launching, v.Dirty, v.InitGone, v.Stop == TermOwed, v.Stop == Killing}}
@@ -91,6 +99,9 @@ func chartContainers(t *testing.T) chart {
 
 func chartPods(t *testing.T) chart {
 	c := chart{facts: []string{"holds namespaces", "holds network", "holds shim", "members ended", "members erased", "shim died"}}
+	for p := PodMaking; p <= PodGone; p++ {
+		c.names = append(c.names, p.String())
+	}
 	see := func(p Pod) state {
 		return state{p.Phase.String(), "", p.Owes(), []bool{p.Holds&HoldsNS != 0, p.Holds&HoldsNet != 0, p.Holds&HoldsShim != 0,
 			p.MembersEnded, p.MembersErased, p.Why == WhyShim}}
@@ -159,7 +170,7 @@ func eventName(e any) string {
 }
 
 func (c chart) where(keep func(state) bool) chart {
-	out := chart{facts: c.facts}
+	out := chart{facts: c.facts, names: c.names}
 	for _, s := range c.states {
 		if keep(s) {
 			out.states = append(out.states, s)
@@ -177,7 +188,7 @@ func (c chart) where(keep func(state) bool) chart {
 // that depends on it under a condition.
 type move struct{ from, to, event, when string }
 
-// moves answers the arrows between groups, in the order in which a walk meets them.
+// moves answers the arrows between groups, in the order of their names.
 func (c chart) moves(group func(state) string) []move {
 	var out []move
 	seen := map[move]bool{}
@@ -200,6 +211,9 @@ func (c chart) moves(group func(state) string) []move {
 		m.when = c.condition(all, these)
 		out = append(out, m)
 	}
+	slices.SortStableFunc(out, func(x, y move) int {
+		return cmp.Or(slices.Index(c.names, x.from)-slices.Index(c.names, y.from), slices.Index(c.names, x.to)-slices.Index(c.names, y.to))
+	})
 	return out
 }
 
@@ -317,7 +331,7 @@ func (c chart) mermaid(b *strings.Builder, title string, group func(state) strin
 	fmt.Fprintf(b, "    [*] --> %s\n", id(first))
 	var order []string
 	labels := map[string][]string{}
-	for _, m := range c.moves(group) {
+	for _, m := range c.moves(group) { // in the order of where they begin
 		arrow := id(m.from) + " --> " + id(m.to)
 		if labels[arrow] == nil {
 			order = append(order, arrow)
@@ -330,7 +344,6 @@ func (c chart) mermaid(b *strings.Builder, title string, group func(state) strin
 		}
 		labels[arrow] = append(labels[arrow], label)
 	}
-	slices.SortStableFunc(order, func(x, y string) int { return c.rank(group, x) - c.rank(group, y) })
 	for _, arrow := range order {
 		fmt.Fprintf(b, "    %s: %s\n", arrow, strings.Join(labels[arrow], ", "))
 	}
@@ -340,17 +353,9 @@ func (c chart) mermaid(b *strings.Builder, title string, group func(state) strin
 	b.WriteString("```\n")
 }
 
-// rank sorts arrows by where they begin, in the order in which the walk comes there.
-func (c chart) rank(group func(state) string, arrow string) int {
-	from, _, _ := strings.Cut(arrow, " ")
-	return slices.IndexFunc(c.states, func(s state) bool { return strings.ReplaceAll(group(s), "-", "_") == from })
-}
-
 func (c chart) table(b *strings.Builder, group func(state) string) {
 	b.WriteString("| from | event | to | if |\n|---|---|---|---|\n")
-	moves := c.moves(group)
-	slices.SortStableFunc(moves, func(x, y move) int { return c.rank(group, x.from) - c.rank(group, y.from) })
-	for _, m := range moves {
+	for _, m := range c.moves(group) {
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", m.from, m.event, m.to, m.when)
 	}
 }
@@ -365,11 +370,7 @@ func (c chart) owes(b *strings.Builder) {
 		}
 		done = append(done, k)
 	}
-	first := func(k string) int {
-		phase, _, _ := strings.Cut(k, "|")
-		return slices.IndexFunc(c.states, func(s state) bool { return s.phase == phase })
-	}
-	slices.SortStableFunc(done, func(x, y string) int { return first(x) - first(y) })
+	slices.SortStableFunc(done, func(x, y string) int { return c.place(x) - c.place(y) })
 	for _, k := range done {
 		phase, work, _ := strings.Cut(k, "|")
 		var all, these []state
@@ -387,6 +388,12 @@ func (c chart) owes(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "| %s | %s | %s |\n", phase, work, c.condition(all, these))
 	}
+}
+
+// place is where the phase that a key begins with stands among the names.
+func (c chart) place(key string) int {
+	phase, _, _ := strings.Cut(key, "|")
+	return slices.Index(c.names, phase)
 }
 
 // same compares a file with what it should say, or writes it with -update.
