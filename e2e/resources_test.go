@@ -29,9 +29,9 @@ func cgroupV2() bool {
 // limit reads a limit where the kernel keeps it for a container of the pod.
 func (p *pod) limit(id, v1, v2 string) string {
 	p.t.Helper()
-	pattern := "/sys/fs/cgroup/" + strings.SplitN(v1, ".", 2)[0] + p.config.GetLinux().GetCgroupParent() + "/*" + id + "*/" + v1
+	pattern := "/sys/fs/cgroup/" + strings.SplitN(v1, ".", 2)[0] + p.d.Home.ParentPath(p.config.GetLinux().GetCgroupParent()) + "/*" + id + "*/" + v1
 	if cgroupV2() {
-		pattern = "/sys/fs/cgroup" + p.config.GetLinux().GetCgroupParent() + "/*" + id + "*/" + v2
+		pattern = "/sys/fs/cgroup" + p.d.Home.ParentPath(p.config.GetLinux().GetCgroupParent()) + "/*" + id + "*/" + v2
 	}
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) != 1 {

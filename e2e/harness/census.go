@@ -40,7 +40,7 @@ func (d *Daemon) Census(ctx context.Context) Census {
 	for _, dir := range h.cgroupDirs() {
 		// The parent that a pod names is the kubelet's to remove, here the home's (see Pod); what is in it is the runtime's.
 		_, below, _ := strings.Cut(dir, h.Cgroup)
-		if strings.HasPrefix(below, "/pod") && strings.Count(below, "/") == 1 {
+		if (strings.HasPrefix(below, "/pod") || strings.HasSuffix(below, ".slice")) && strings.Count(below, "/") == 1 {
 			continue
 		}
 		c["cgroup "+strings.TrimPrefix(dir, cgroupRoot)]++

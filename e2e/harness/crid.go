@@ -33,18 +33,22 @@ func (c Crid) Prepare(h *Home) (string, []string, error) {
 	if level == "" {
 		level = "debug"
 	}
+	parent := h.Cgroup
 	if driver == "" {
 		driver = "cgroupfs"
+		if h.Systemd {
+			driver, parent = "systemd", filepath.Base(h.Cgroup)
+		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "version = 1\nroot = %q\nstate = %q\naddress = %q\n", h.Root(), h.State(), h.Socket())
-	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\ncgroup_parent = %q\nrestrict_oom_score_adj = \"auto\"\n", driver, h.Cgroup)
+	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\ncgroup_parent = %q\nrestrict_oom_score_adj = \"auto\"\n", driver, parent)
 	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%q]\n", h.CNIConf(), filepath.Join(bin, "cni"))
 	fmt.Fprintf(&b, "[registry]\ncerts_dirs = [%q]\n", h.Certs())
 	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = %q\n[log]\nlevel = %q\nformat = \"text\"\n", c.Metrics, level)
-	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc")))
+	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc"), driver == "systemd"))
 	if c.Crun != "" {
-		b.WriteString(runtimeTable("crun", bin, c.Crun))
+		b.WriteString(runtimeTable("crun", bin, c.Crun, driver == "systemd"))
 	}
 	b.WriteString(c.Config)
 	if err := os.WriteFile(h.Config(), []byte(b.String()), 0o644); err != nil {
@@ -54,7 +58,7 @@ func (c Crid) Prepare(h *Home) (string, []string, error) {
 	return program, append(args, c.Args...), nil
 }
 
-func runtimeTable(name, bin, program string) string {
-	return fmt.Sprintf("[runtimes.%s]\ntype = \"io.containerd.runc.v2\"\npath = %q\noptions = { BinaryName = %q, SystemdCgroup = false }\n",
-		name, filepath.Join(bin, "containerd-shim-runc-v2"), program)
+func runtimeTable(name, bin, program string, systemd bool) string {
+	return fmt.Sprintf("[runtimes.%s]\ntype = \"io.containerd.runc.v2\"\npath = %q\noptions = { BinaryName = %q, SystemdCgroup = %v }\n",
+		name, filepath.Join(bin, "containerd-shim-runc-v2"), program, systemd)
 }

@@ -23,12 +23,33 @@ type Home struct {
 	Name    string // of the home, its bridge and its network: "ce" and a number
 	Subnet  netip.Prefix
 	Cgroup  string // parent of the pods' cgroups, absolute in each hierarchy
+	Systemd bool   // cgroups are made by systemd: parents are slices
 	CNI     bool   // whether the plugins are there
 	Started bool
 }
 
 // homes is where homes are made. A disk, not a tmpfs: writable layers and images lie in there.
 const homes = "/var/tmp"
+
+// DriverEnv names the environment variable that chooses the cgroup driver: CRID_E2E_CGROUP_DRIVER=systemd, where systemd is process 1.
+// Without it the driver is cgroupfs.
+const DriverEnv = "CRID_E2E_CGROUP_DRIVER"
+
+// parent is the cgroup parent of one pod as CRI wants it: a path, or the name of a slice.
+func (h *Home) parent(uid string) string {
+	if h.Systemd {
+		return strings.TrimSuffix(filepath.Base(h.Cgroup), ".slice") + "-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"
+	}
+	return h.Cgroup + "/pod" + uid
+}
+
+// ParentPath is where a pod's parent is in each hierarchy, below /sys/fs/cgroup or a controller's folder there.
+func (h *Home) ParentPath(parent string) string {
+	if h.Systemd {
+		return filepath.Join(h.Cgroup, parent)
+	}
+	return parent
+}
 
 // Network tells what the CNI configuration of a home has.
 type Network int
@@ -61,6 +82,9 @@ func NewHome(network Network) (*Home, error) {
 	for n := range 200 {
 		h := &Home{Name: fmt.Sprintf("ce%d", n), Subnet: netip.MustParsePrefix(fmt.Sprintf("10.249.%d.0/24", n))}
 		h.Dir, h.Cgroup = filepath.Join(homes, h.Name), "/crid-e2e-"+h.Name
+		if h.Systemd = os.Getenv(DriverEnv) == "systemd"; h.Systemd {
+			h.Cgroup = "/crid_e2e_" + h.Name + ".slice"
+		}
 		err := os.Mkdir(h.Dir, 0o711) // the name is taken by whoever makes the folder
 		if errors.Is(err, fs.ErrExist) {
 			continue

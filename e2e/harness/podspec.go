@@ -22,7 +22,7 @@ func (h *Home) Pod(name string) *runtimeapi.PodSandboxConfig {
 		LogDirectory: filepath.Join(h.PodLogs(), "e2e_"+name+"_"+uid),
 		Labels:       map[string]string{"e2e": name},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent:    h.Cgroup + "/pod" + uid,
+			CgroupParent:    h.parent(uid),
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}},
 		},
 	}
