@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -343,5 +344,39 @@ func TestUsageOfAContainer(t *testing.T) {
 	}
 	if _, _, err := s.RootfsUsage(context.Background(), "none"); !errdefs.IsNotFound(err) {
 		t.Error(err)
+	}
+}
+
+func TestPrepareAtOnceIsOneRootfs(t *testing.T) {
+	needRoot(t)
+	s, a, _ := pulled(t, t.TempDir())
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			ctx := context.Background()
+			if i%4 == 0 {
+				c, cancel := context.WithCancel(ctx)
+				cancel()
+				ctx = c
+			}
+			_, _ = s.PrepareRootfs(ctx, "c", a, RootfsOptions{})
+		})
+	}
+	wg.Wait()
+	r, err := s.Rootfs("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.UpperDir); err != nil {
+		t.Error(err)
+	}
+	if err := s.RemoveRootfs(context.Background(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range s.List() {
+		_ = s.Remove(context.Background(), img.ID)
+	}
+	if n := s.layers.Count(); n != 0 {
+		t.Errorf("%d layers are held by nobody", n)
 	}
 }

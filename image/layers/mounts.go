@@ -44,6 +44,11 @@ func (s *Store) MountImage(ctx context.Context, key string, ls []*Layer, target,
 	if key == "" || len(key) > 512 || !filepath.IsAbs(target) {
 		return fmt.Errorf("mount image: key of %d bytes, target %q: %w", len(key), target, errdefs.ErrInvalidArgument)
 	}
+	done, err := s.turns.take(ctx, "mount "+key)
+	if err != nil {
+		return fmt.Errorf("mount image at %s: %w", target, err)
+	}
+	defer done()
 	s.mu.Lock()
 	_, there := s.mounts[key]
 	s.mu.Unlock()
@@ -61,7 +66,7 @@ func (s *Store) MountImage(ctx context.Context, key string, ls []*Layer, target,
 		m.rec.Base = s.path(mountDir, mountName(key))
 	}
 	s.Hold(m.layers)
-	err := record.Write(s.path(mountDir, mountName(key)+".json"), m.rec, false)
+	err = record.Write(s.path(mountDir, mountName(key)+".json"), m.rec, false)
 	if err == nil {
 		err = s.mountImage(m, subPath)
 	}
@@ -146,6 +151,11 @@ func bindTo(fd int, target string) error {
 // UnmountImage takes an image mount away, with its target. Idempotent; an
 // unknown key is fine.
 func (s *Store) UnmountImage(ctx context.Context, key string) error {
+	done, err := s.turns.take(ctx, "mount "+key)
+	if err != nil {
+		return fmt.Errorf("unmount image: %w", err)
+	}
+	defer done()
 	s.mu.Lock()
 	m := s.mounts[key]
 	s.mu.Unlock()

@@ -90,31 +90,29 @@ func (s *Store) PrepareRootfs(ctx context.Context, id string, ls []*Layer, opt O
 	if err := checkMappings(opt); err != nil {
 		return Rootfs{}, fmt.Errorf("prepare root file system of %s: %w", id, err)
 	}
-	s.mu.Lock()
-	if r := s.roots[id]; r != nil {
-		s.mu.Unlock()
-		return r.out, nil
+	done, err := s.turns.take(ctx, "root "+id)
+	if err != nil {
+		return Rootfs{}, fmt.Errorf("prepare root file system of %s: %w", id, err)
 	}
-	s.mu.Unlock()
+	defer done()
+	if r, err := s.Rootfs(id); err == nil {
+		return r, nil
+	}
 	lower := stack(ls)
 	r := &rootfs{layers: lower, rec: rootRecord{ID: id, Options: opt, Native: !s.overlay || len(lower) > maxLower}}
 	for _, l := range lower {
 		r.rec.Layers = append(r.rec.Layers, l.Name())
 	}
 	s.Hold(lower)
-	err := s.make(ctx, r, ls)
-	if err == nil {
+	if err = s.make(ctx, r, ls); err == nil {
 		s.mu.Lock()
-		if other := s.roots[id]; other != nil { // two calls at once: one record, one answer
-			s.mu.Unlock()
-			s.Release(lower...)
-			return other.out, nil
-		}
 		s.roots[id] = r
 		s.mu.Unlock()
 		return r.out, nil
 	}
-	s.removeFiles(context.WithoutCancel(ctx), id)
+	if rerr := s.removeFiles(context.WithoutCancel(ctx), id); rerr != nil {
+		s.log.Warn("failed root file system not removed", "container", id, "err", rerr)
+	}
 	s.Release(lower...)
 	return Rootfs{}, fmt.Errorf("prepare root file system of %s: %w", id, err)
 }
@@ -229,6 +227,11 @@ func (s *Store) RemoveRootfs(ctx context.Context, id string) error {
 	if err := CheckID(id); err != nil {
 		return fmt.Errorf("remove root file system: %w", err)
 	}
+	done, err := s.turns.take(ctx, "root "+id)
+	if err != nil {
+		return fmt.Errorf("remove root file system of %s: %w", id, err)
+	}
+	defer done()
 	if err := s.removeFiles(ctx, id); err != nil {
 		return fmt.Errorf("remove root file system of %s: %w", id, err)
 	}

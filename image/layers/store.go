@@ -88,6 +88,7 @@ type Store struct {
 	roots  map[string]*rootfs
 	mounts map[string]*imageMount
 
+	turns      turns
 	background sync.WaitGroup
 	ctx        context.Context
 	stop       context.CancelFunc
