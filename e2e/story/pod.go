@@ -72,7 +72,9 @@ func (p *Pod) Status() *runtimeapi.PodSandboxStatus {
 }
 
 // Shell is the configuration of a container that runs a line of shell.
-func Shell(name, line string) *runtimeapi.ContainerConfig { return harness.Container(name, "sh", "-c", line) }
+func Shell(name, line string) *runtimeapi.ContainerConfig {
+	return harness.Container(name, "sh", "-c", line)
+}
 
 // Sleeper is the configuration of a container that runs until it is told to stop, and then ends with 0 at once.
 func Sleeper(name string) *runtimeapi.ContainerConfig { return harness.Container(name) }

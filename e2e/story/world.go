@@ -23,9 +23,8 @@ type Story struct {
 
 // world is a daemon with what was there when nothing ran on it.
 type world struct {
-	daemon     *harness.Daemon
-	census     harness.Census
-	goroutines int
+	daemon *harness.Daemon
+	census harness.Census
 }
 
 var shared *world
@@ -127,10 +126,7 @@ func warmUp(ctx context.Context, d *harness.Daemon) error {
 	return errors.Join(err, d.RemovePodFully(ctx, pod))
 }
 
-func (w *world) count(ctx context.Context) {
-	w.census = w.daemon.Census(ctx)
-	w.goroutines = goroutines(w.daemon)
-}
+func (w *world) count(ctx context.Context) { w.census = w.daemon.Census(ctx) }
 
 // close ends a test: no pod is left, and nothing of one. What leaked is told once, not again by every test that follows.
 func (w *world) close(t *testing.T) {
@@ -148,13 +144,6 @@ func (w *world) close(t *testing.T) {
 	leaks := w.daemon.Settle(ctx, w.census, 10*time.Second)
 	for _, leak := range leaks {
 		t.Errorf("left behind: %s", leak)
-	}
-	now := goroutines(w.daemon)
-	for deadline := time.Now().Add(3 * time.Second); now > w.goroutines+5 && time.Now().Before(deadline); now = goroutines(w.daemon) {
-		time.Sleep(50 * time.Millisecond)
-	}
-	if now > w.goroutines+5 {
-		t.Errorf("left behind: %d goroutines, before there were %d:\n%s", now, w.goroutines, crowd(w.daemon))
 	}
 	for _, f := range findings(t, w.daemon) {
 		t.Errorf("crid check finds: %s", f)
