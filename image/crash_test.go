@@ -165,6 +165,9 @@ func TestManyLayersMount(t *testing.T) {
 	needRoot(t)
 	for _, n := range []int{1, 130, 500, 520} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			if n > 200 && testing.Short() {
+				t.Skip("takes seconds")
+			}
 			host := serve(t)
 			var ls []v1.Layer
 			for i := range n {
