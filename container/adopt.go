@@ -120,7 +120,7 @@ func (c *Containers) howFar(ctx context.Context, v *store.Container) (init store
 		switch {
 		case err == nil:
 			init = v.Init
-			if p, err := c.Kernel.Identify(int(st.Pid)); err == nil {
+			if p, err := c.Kernel.Identify(st.Pid); err == nil {
 				init = asStore(p)
 			}
 			return init, st.Status == shimclient.StatusRunning || st.Status == shimclient.StatusPaused || st.Status == shimclient.StatusStopped
@@ -165,10 +165,10 @@ func startedAt(p store.Process) (int64, bool) {
 	if !p.Known() {
 		return 0, false
 	}
-	var boot, real unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &real) != nil {
+	var boot, wall unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
 		return 0, false
 	}
 	const tick = int64(time.Second) / 100 // USER_HZ, fixed by the ABI
-	return real.Nano() - boot.Nano() + int64(p.StartTime)*tick, true
+	return wall.Nano() - boot.Nano() + int64(p.StartTime)*tick, true
 }

@@ -132,7 +132,7 @@ func (c *Containers) do(ctx context.Context, id string, w lifecycle.Work) error 
 	if err != nil {
 		return nil //nolint:nilerr // it is gone: nothing is owed
 	}
-	switch w {
+	switch w { //nolint:exhaustive // the rest are a pod's
 	case lifecycle.Launch:
 		return c.launch(ctx, v)
 	case lifecycle.Term:

@@ -241,11 +241,11 @@ func checkPropagation(p *plan.Container) error {
 
 // propagation answers the optional fields of the mount that a path is on.
 func propagation(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", fmt.Errorf("host path %s: %w", path, err)
 	}
-	infos, err := mountinfo.GetMounts(mountinfo.ParentsFilter(real))
+	infos, err := mountinfo.GetMounts(mountinfo.ParentsFilter(resolved))
 	if err != nil {
 		return "", fmt.Errorf("read mount table: %w", err)
 	}

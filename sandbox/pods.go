@@ -148,7 +148,7 @@ func (p *Pods) do(ctx context.Context, id string, w lifecycle.Work) error {
 	if err != nil {
 		return nil //nolint:nilerr // it is gone: nothing is owed
 	}
-	switch w {
+	switch w { //nolint:exhaustive // the rest are a container's
 	case lifecycle.EndMembers:
 		return p.endMembers(ctx, v)
 	case lifecycle.EndSandbox:

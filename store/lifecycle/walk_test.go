@@ -206,7 +206,7 @@ func (w world) check(t *testing.T, from world) {
 		t.Fatalf("the exit changed after it was shown: %+v to %+v", from.c.Exit, w.c.Exit)
 	case w.stopped > 1:
 		t.Fatalf("two ends announced: %+v", w)
-	case w.c.Phase < from.c.Phase && !(from.c.Phase == Starting && w.c.Phase == Created):
+	case w.c.Phase < from.c.Phase && (from.c.Phase != Starting || w.c.Phase != Created):
 		t.Fatalf("went back from %v to %v", from.c.Phase, w.c.Phase)
 	case w.c.Stop < from.c.Stop && from.c.Phase != Starting:
 		t.Fatalf("a stop went back from %v to %v", from.c.Stop, w.c.Stop)
