@@ -54,6 +54,7 @@ func serve(ctx context.Context, d Daemon) error {
 		return nil
 	})
 	g.Go(func() error { n.takeReloads(gctx, d.Reloads); return nil })
+	g.Go(func() error { tidyMemory(gctx); return nil })
 	g.Go(func() error {
 		n.reconciler.Settle(gctx)
 		d.Log.Info("everything of an earlier run is taken up", "pods", len(n.ledger.Pods()), "containers", len(n.ledger.Containers()))
