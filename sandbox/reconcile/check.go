@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -53,7 +54,7 @@ func (r *Reconciler) Check() []Finding {
 
 func (r *Reconciler) checkContainer(c *store.Container, add func(name, severity, format string, args ...any)) {
 	init := pidfd.Process{Pid: c.Init.Pid, StartTime: c.Init.StartTime}
-	alive, err := init.Alive()
+	alive, err := container.Alive(r.Kernel, c.Init)
 	switch {
 	case err != nil:
 		add("proc", "warn", "container %s: cannot look at its process: %v", c.ID, err)
@@ -80,7 +81,7 @@ func (r *Reconciler) checkPod(p *store.Pod, add func(name, severity, format stri
 		return
 	}
 	shim := pidfd.Process{Pid: p.Shim.Process.Pid, StartTime: p.Shim.Process.StartTime}
-	if alive, err := shim.Alive(); err == nil && !alive {
+	if alive, err := container.Alive(r.Kernel, p.Shim.Process); err == nil && !alive {
 		add("no-shim", "fail", "pod sandbox %s is shown as ready, but its shim %s is gone", p.ID, shim)
 	}
 	if _, err := r.Pods.Of(p.ID); err != nil && r.Settled() {

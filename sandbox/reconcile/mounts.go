@@ -45,7 +45,7 @@ func (r *Reconciler) WatchMounts(ctx context.Context) error {
 			return err
 		case n == 0:
 			pending = false
-			r.lookAtNamespaces()
+			r.LookAtNamespaces()
 		default:
 			pending = true
 		}
@@ -57,8 +57,8 @@ func (r *Reconciler) WatchMounts(ctx context.Context) error {
 	return nil
 }
 
-// lookAtNamespaces tells the law of ready pods whose namespaces are gone.
-func (r *Reconciler) lookAtNamespaces() {
+// LookAtNamespaces tells the law of ready pods whose namespaces are gone.
+func (r *Reconciler) LookAtNamespaces() {
 	for _, p := range r.Ledger.Pods() {
 		if p.State.Phase != lifecycle.Ready {
 			continue

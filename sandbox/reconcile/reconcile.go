@@ -18,7 +18,6 @@ import (
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/sandbox"
 	"github.com/crid-project/crid/shimclient"
-	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -81,6 +80,7 @@ const askDeadline = 2 * time.Second
 // are true and can be served. A shim is asked only where a container ended
 // while nobody watched, for how it ended: an exit that was shown never changes.
 func (r *Reconciler) Recover(ctx context.Context) {
+	r.forgetProcesses()
 	for _, p := range r.Ledger.Pods() {
 		r.Pods.Adopt(p)
 	}
@@ -97,6 +97,22 @@ func (r *Reconciler) Recover(ctx context.Context) {
 	r.learnEnds(ctx, ended)
 	for _, p := range r.Ledger.Pods() {
 		r.Pods.AdoptShim(p)
+	}
+}
+
+// forgetProcesses strikes the processes of an earlier boot off the records: a
+// pid with the same start time, counted from the boot, is somebody else now.
+func (r *Reconciler) forgetProcesses() {
+	boot := r.Ledger.Boot()
+	for _, p := range r.Ledger.Pods() {
+		if p.Boot != boot && (p.PauseInit.Known() || p.Shim.Process.Known()) {
+			_, _ = r.Ledger.UpdatePod(p.ID, func(p *store.Pod) { p.PauseInit, p.Shim.Process = store.Process{}, store.Process{} })
+		}
+	}
+	for _, c := range r.Ledger.Containers() {
+		if c.Boot != boot && c.Init.Known() {
+			_, _ = r.Ledger.UpdateContainer(c.ID, func(c *store.Container) { c.Init = store.Process{} })
+		}
 	}
 }
 
@@ -206,7 +222,7 @@ func (r *Reconciler) audit() {
 		if c.State.Phase != lifecycle.Running || c.State.InitGone {
 			continue
 		}
-		alive, err := pidfd.Process{Pid: c.Init.Pid, StartTime: c.Init.StartTime}.Alive()
+		alive, err := container.Alive(r.Kernel, c.Init)
 		if err != nil || alive {
 			continue
 		}

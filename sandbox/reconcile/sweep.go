@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"github.com/crid-project/crid/cni"
-	"github.com/crid-project/crid/cni/netns"
 	"github.com/crid-project/crid/container"
-	"github.com/crid-project/crid/container/cgroup"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
 )
@@ -98,7 +96,7 @@ func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) bool {
 			r.Log.Error("sweep container", "container", id, "err", err)
 		}
 	}
-	if err := container.RemoveTree(dir); err != nil {
+	if err := container.RemoveTree(r.Kernel, dir); err != nil {
 		r.Log.Error("sweep container", "container", id, "err", err)
 	}
 	return true
@@ -133,21 +131,21 @@ func (r *Reconciler) sweepPod(ctx context.Context, id string) {
 			r.Log.Error("sweep pod", "pod", id, "err", err)
 		}
 	}
-	if err := netns.Unpin(filepath.Join(dir, "ns")); err != nil {
+	if err := r.Pods.Namespaces.Unpin(filepath.Join(dir, "ns")); err != nil {
 		r.Log.Error("sweep pod", "pod", id, "err", err)
 	}
 	if err := r.Kernel.Unmount(dir); err != nil {
 		r.Log.Error("sweep pod", "pod", id, "err", err)
 		return
 	}
-	if err := container.RemoveTree(dir); err != nil {
+	if err := container.RemoveTree(r.Kernel, dir); err != nil {
 		r.Log.Error("sweep pod", "pod", id, "err", err)
 	}
 }
 
 // sweepCgroups ends what runs below crid's own cgroup parent for no pod.
 func (r *Reconciler) sweepCgroups(ctx context.Context, pods map[string]bool) {
-	for _, id := range cgroup.Children(r.CgroupParent) {
+	for _, id := range r.Kernel.CgroupChildren(r.CgroupParent) {
 		if len(id) != 64 || !store.ValidID(id) || pods[id] || r.bornMeanwhile(id) {
 			continue
 		}
