@@ -1,15 +1,9 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -102,7 +96,7 @@ func (c *Containers) settleStart(ctx context.Context, v *store.Container) {
 	if _, err := c.openStreams(v); err != nil {
 		c.Log.Error("take up the streams again", "container", v.ID, "err", err)
 	}
-	started, ok := startedAt(init)
+	started, ok := c.startedAt(init)
 	if !ok {
 		started = time.Now().UnixNano()
 	}
@@ -128,10 +122,10 @@ func (c *Containers) howFar(ctx context.Context, v *store.Container) (init store
 			return v.Init, false
 		}
 	}
-	if alive, err := asPidfd(v.Init).Alive(); err != nil || !alive {
+	if alive, err := Alive(c.Kernel, v.Init); err != nil || !alive {
 		return v.Init, false
 	}
-	return v.Init, !runtimeInit(v.Init.Pid)
+	return v.Init, !c.Kernel.RuntimeInit(v.Init.Pid)
 }
 
 // undoStart clears away a start that never ran the workload; Reap does the rest.
@@ -148,27 +142,11 @@ func (c *Containers) undoStart(v *store.Container) {
 	_, _ = c.step(v.ID, lifecycle.SeenNeverRan{})
 }
 
-// runtimeInit reports whether a process is still the OCI runtime's, waiting to
-// become the workload.
-func runtimeInit(pid int) bool {
-	comm, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	if bytes.HasPrefix(comm, []byte("runc:[")) {
-		return true
-	}
-	args, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	argv := bytes.Split(args, []byte{0})
-	return len(argv) > 1 && (filepath.Base(string(argv[0])) == "runc" && string(argv[1]) == "init" || filepath.Base(string(argv[0])) == "crun")
-}
-
 // startedAt is when the kernel started the process, Unix nanoseconds.
-func startedAt(p store.Process) (int64, bool) {
+func (c *Containers) startedAt(p store.Process) (int64, bool) {
 	if !p.Known() {
 		return 0, false
 	}
-	var boot, wall unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
-		return 0, false
-	}
 	const tick = int64(time.Second) / 100 // USER_HZ, fixed by the ABI
-	return wall.Nano() - boot.Nano() + int64(p.StartTime)*tick, true
+	return time.Now().UnixNano() - c.Kernel.Now() + int64(p.StartTime)*tick, true
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/container/logs"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 	"github.com/crid-project/crid/store/upkeep"
@@ -23,6 +24,10 @@ type Config struct {
 	Images   Images
 	Users    Users
 	Kernel   Kernel
+	// Follow has a container's output pipe followed; nil: as [logs.Log.Follow] does.
+	Follow func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error)
+	// Holder keeps output readable while crid is away; nil: nobody does.
+	Holder Holder
 	// StateDir holds the bundles, RootDir what must not lie in memory.
 	StateDir, RootDir string
 	// CgroupDriver is "cgroupfs" or "systemd".
@@ -69,6 +74,9 @@ type grip struct {
 // New answers hands that have done nothing yet; Adopt takes up what the ledger
 // holds of an earlier run.
 func New(cfg Config) *Containers {
+	if cfg.Follow == nil {
+		cfg.Follow = func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error) { return log.Follow(stream, pipe) }
+	}
 	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}}
 	c.desk = upkeep.Desk{Kind: "container", Log: cfg.Log, Do: c.do, Owes: func(id string) lifecycle.Work {
 		v, err := c.Ledger.Container(id)

@@ -206,7 +206,7 @@ func (c *Containers) pidNamespace(ctx context.Context, pod *store.Pod, p *plan.C
 		if t.PodID != pod.ID {
 			return "", fmt.Errorf("namespace_options.target_id: container %s is of another pod: %w", t.ID, errdefs.ErrInvalidArgument)
 		}
-		if alive, err := asPidfd(t.Init).Alive(); err != nil || !alive || t.State.Phase != lifecycle.Running {
+		if alive, err := Alive(c.Kernel, t.Init); err != nil || !alive || t.State.Phase != lifecycle.Running {
 			return "", fmt.Errorf("namespace_options.target_id: container %s is not running: %w", t.ID, errdefs.ErrFailedPrecondition)
 		}
 		return fmt.Sprintf("/proc/%d/ns/pid", t.Init.Pid), nil

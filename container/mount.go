@@ -52,6 +52,19 @@ func (RealKernel) Unmount(path string) error {
 	return nil
 }
 
+// Mounts implements Kernel.
+func (RealKernel) Mounts(path string) ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+	if err != nil {
+		return nil, fmt.Errorf("read mount table: %w", err)
+	}
+	out := make([]string, len(infos))
+	for i, m := range infos {
+		out[i] = m.Mountpoint
+	}
+	return out, nil
+}
+
 // mountRootfs prepares the writable layer and mounts it in the bundle, where
 // the user lookup and the OCI runtime find it.
 func (c *Containers) mountRootfs(ctx context.Context, id string, img image.Image, p *plan.Container) error {
@@ -111,7 +124,7 @@ const mountsFile = "mounts.json"
 // remountRootfs mounts the root file system again if it is not: an interrupted
 // start was cleared away together with its mount.
 func (c *Containers) remountRootfs(id string) error {
-	if mounted, err := mountinfo.Mounted(c.rootfs(id)); err == nil && mounted {
+	if at, err := c.Kernel.Mounts(c.rootfs(id)); err == nil && len(at) > 0 {
 		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(c.Bundle(id), mountsFile))
@@ -274,13 +287,13 @@ func makeHostDir(path string) error {
 
 // RemoveTree removes a folder of ours, and refuses while anything is mounted
 // below it: what is mounted there is not ours to delete.
-func RemoveTree(dir string) error {
-	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+func RemoveTree(k Kernel, dir string) error {
+	at, err := k.Mounts(dir)
 	if err != nil {
-		return fmt.Errorf("read mount table: %w", err)
+		return err
 	}
-	if len(infos) > 0 {
-		return fmt.Errorf("%s is still mounted: %w", infos[0].Mountpoint, errdefs.ErrFailedPrecondition)
+	if len(at) > 0 {
+		return fmt.Errorf("%s is still mounted: %w", at[0], errdefs.ErrFailedPrecondition)
 	}
 	return os.RemoveAll(dir)
 }

@@ -200,7 +200,7 @@ func (c *Containers) erase(ctx context.Context, v *store.Container) error {
 		return fmt.Errorf("remove writable layer: %w", err)
 	}
 	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID), c.volumes(v.ID)} {
-		if err := RemoveTree(dir); err != nil {
+		if err := RemoveTree(c.Kernel, dir); err != nil {
 			return fmt.Errorf("remove files: %w", err)
 		}
 	}

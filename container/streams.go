@@ -27,7 +27,7 @@ type streams struct {
 	stdin *stdio.Stdin // nil if the container has none
 
 	mu     sync.Mutex
-	tails  []*logs.Tail
+	tails  []Tail
 	closed bool
 }
 
@@ -54,7 +54,7 @@ func (s *streams) Subscribe(stdout, stderr io.Writer) (cancel func(), done <-cha
 }
 
 // ends answers the tails; a tail is done when its stream has ended.
-func (s *streams) ends() []*logs.Tail {
+func (s *streams) ends() []Tail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tails
@@ -131,13 +131,14 @@ func (c *Containers) openStreams(v *store.Container) (*streams, error) {
 		if path == "" {
 			continue
 		}
-		t, err := s.log.Follow(stream, path)
+		t, err := c.Follow(s.log, stream, path)
 		if err != nil {
 			s.close()
 			return nil, fmt.Errorf("follow %s: %w", stream, err)
 		}
 		s.tails = append(s.tails, t)
 	}
+	c.holdOutput(v, s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if other := c.streams[v.ID]; other != nil {
@@ -183,6 +184,7 @@ func (c *Containers) closeStreams(id string) {
 	if s != nil {
 		s.close()
 	}
+	c.dropOutput(id)
 }
 
 // finishStreams reads what a container left in its pipes that ended while

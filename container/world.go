@@ -1,8 +1,12 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -52,6 +56,12 @@ type Images interface {
 // Users resolves whom to run as, from the image's own files.
 type Users func(root, imageUser string, want user.Want) (user.Resolved, error)
 
+// Tail is one followed stream. *logs.Tail is one.
+type Tail interface {
+	// Drain waits until the stream has ended, within the context.
+	Drain(ctx context.Context) error
+}
+
 // Proc is one process that cannot be mistaken for another. *pidfd.Handle is one.
 type Proc interface {
 	Process() pidfd.Process
@@ -83,8 +93,17 @@ type Kernel interface {
 	Cgroup(path string) Cgroup
 	// Unmount unmounts everything at and below a path; nothing there is no error.
 	Unmount(path string) error
-	// Mount mounts a root file system.
+	// Mount mounts a file system, one on top of the other if they are several.
 	Mount(mounts []image.Mount, target string) error
+	// Mounts lists the mount points at and below a path.
+	Mounts(path string) ([]string, error)
+	// MakeCgroup makes a cgroup with its parents. Idempotent.
+	MakeCgroup(path string) error
+	// CgroupChildren lists the names of the cgroups directly below one.
+	CgroupChildren(path string) []string
+	// RuntimeInit reports whether a process is still the OCI runtime's, waiting
+	// to become the workload.
+	RuntimeInit(pid int) bool
 	// Now is the time in nanoseconds since boot, suspended time included: it
 	// never jumps, and means the same after a restart of crid.
 	Now() int64
@@ -116,6 +135,38 @@ func (k RealKernel) Watch(p Proc, fn func()) error {
 
 // Cgroup implements Kernel.
 func (RealKernel) Cgroup(path string) Cgroup { return cgroup.Load(path) }
+
+// MakeCgroup implements Kernel.
+func (RealKernel) MakeCgroup(path string) error {
+	_, err := cgroup.Ensure(path)
+	return err
+}
+
+// CgroupChildren implements Kernel.
+func (RealKernel) CgroupChildren(path string) []string { return cgroup.Children(path) }
+
+// RuntimeInit implements Kernel.
+func (RealKernel) RuntimeInit(pid int) bool {
+	comm, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if bytes.HasPrefix(comm, []byte("runc:[")) {
+		return true
+	}
+	args, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	argv := bytes.Split(args, []byte{0})
+	return len(argv) > 1 && (filepath.Base(string(argv[0])) == "runc" && string(argv[1]) == "init" || filepath.Base(string(argv[0])) == "crun")
+}
+
+// Alive reports whether the kernel has this very process, and not as a zombie.
+func Alive(k Kernel, p store.Process) (bool, error) {
+	if !p.Known() {
+		return false, nil
+	}
+	now, err := k.Identify(p.Pid)
+	if errors.Is(err, pidfd.ErrGone) {
+		return false, nil
+	}
+	return err == nil && now == asPidfd(p), err
+}
 
 // Now implements Kernel.
 func (RealKernel) Now() int64 {

@@ -9,11 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
-
-	"github.com/crid-project/crid/cni/netns"
-	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
@@ -113,7 +110,7 @@ func (p *Pods) endSandbox(ctx context.Context, v *store.Pod) error {
 	}
 	p.drop(v.ID)
 	if v.OwnCgroup {
-		if err := cgroup.Load(v.Cgroup).Remove(ctx); err != nil {
+		if err := p.Kernel.Cgroup(v.Cgroup).Remove(ctx); err != nil {
 			return fmt.Errorf("remove pod cgroup: %w", err)
 		}
 	}
@@ -156,7 +153,7 @@ func (p *Pods) unpin(v *store.Pod) error {
 			return fmt.Errorf("unpin process namespace: %w", err)
 		}
 	}
-	if err := netns.Unpin(p.pins(v.ID)); err != nil {
+	if err := p.Namespaces.Unpin(p.pins(v.ID)); err != nil {
 		return fmt.Errorf("unpin namespaces: %w", err)
 	}
 	_, err := p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsNS})
@@ -165,14 +162,7 @@ func (p *Pods) unpin(v *store.Pod) error {
 
 func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
 	dir := p.Dir(v.ID)
-	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if err != nil {
-		return fmt.Errorf("read mount table: %w", err)
-	}
-	if len(infos) > 0 {
-		return fmt.Errorf("%s is still mounted", infos[0].Mountpoint)
-	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := container.RemoveTree(p.Kernel, dir); err != nil {
 		return fmt.Errorf("remove pod folder: %w", err)
 	}
 	return p.Ledger.ErasePod(ctx, v.ID)
@@ -195,7 +185,7 @@ func (p *Pods) Adopt(v *store.Pod) {
 	if gone := p.LostNamespace(v); gone != "" {
 		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "a namespace of it is gone: " + gone})
 	}
-	if v.Pause && !living(v.PauseInit) {
+	if v.Pause && !p.living(v.PauseInit) {
 		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
 	}
 }
@@ -207,7 +197,7 @@ func (p *Pods) LostNamespace(v *store.Pod) string {
 		if ns == "" {
 			continue
 		}
-		if ok, err := netns.IsPinned(ns); err == nil && !ok {
+		if ok, err := p.Namespaces.IsPinned(ns); err == nil && !ok {
 			return filepath.Base(ns)
 		}
 	}
@@ -221,7 +211,7 @@ func (p *Pods) Broken(id, why string) { _, _ = p.step(id, lifecycle.SeenPodBroke
 // after the ends of its containers are known: what ended before the shim did
 // was not ended by us.
 func (p *Pods) AdoptShim(v *store.Pod) {
-	if v.State.Holds&lifecycle.HoldsShim == 0 || living(v.Shim.Process) {
+	if v.State.Holds&lifecycle.HoldsShim == 0 || p.living(v.Shim.Process) {
 		return
 	}
 	if v.State.Phase == lifecycle.Ready || v.State.Phase == lifecycle.Broken {
@@ -233,8 +223,8 @@ func (p *Pods) AdoptShim(v *store.Pod) {
 	}
 }
 
-func living(q store.Process) bool {
-	ok, err := pidfd.Process{Pid: q.Pid, StartTime: q.StartTime}.Alive()
+func (p *Pods) living(q store.Process) bool {
+	ok, err := container.Alive(p.Kernel, q)
 	return err != nil || ok // what cannot be looked at is not dead
 }
 
@@ -245,7 +235,7 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 		return
 	}
 	p.mu.Lock()
-	attached := p.shims[v.ID].Shim != nil
+	attached := p.shims[v.ID].Tasks != nil
 	p.mu.Unlock()
 	if attached {
 		return
@@ -272,21 +262,21 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 }
 
 // mountShm makes the pod's /dev/shm.
-func mountShm(dir string, ids *plan.IDMap, label string) error {
+func (p *Pods) mountShm(dir string, ids *plan.IDMap, label string) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("make shm: %w", err)
 	}
-	if ok, err := mountinfo.Mounted(dir); err == nil && ok {
+	if at, err := p.Kernel.Mounts(dir); err == nil && len(at) > 0 {
 		return nil
 	}
-	opts := "mode=1777,size=67108864"
+	opts := []string{"noexec", "nosuid", "nodev", "mode=1777", "size=67108864"}
 	if ids != nil && len(ids.UIDs) > 0 && len(ids.GIDs) > 0 {
-		opts += fmt.Sprintf(",uid=%d,gid=%d", ids.UIDs[0].HostID, ids.GIDs[0].HostID)
+		opts = append(opts, fmt.Sprintf("uid=%d", ids.UIDs[0].HostID), fmt.Sprintf("gid=%d", ids.GIDs[0].HostID))
 	}
 	if label != "" {
-		opts += `,context="` + label + `"`
+		opts = append(opts, `context="`+label+`"`)
 	}
-	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {
+	if err := p.Kernel.Mount([]image.Mount{{Type: "tmpfs", Source: "shm", Options: opts}}, dir); err != nil {
 		return fmt.Errorf("mount shm: %w", err)
 	}
 	return nil

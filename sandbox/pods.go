@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/crid-project/crid/cni"
+	"github.com/crid-project/crid/cni/netns"
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient"
@@ -22,11 +23,12 @@ import (
 	"github.com/crid-project/crid/store/upkeep"
 )
 
-// Host launches, finds and ends shims. *shimclient.Host is one.
+// Host launches, finds and ends shims. shimclient.Shims is one.
 type Host interface {
 	Predict(shimclient.Launch) shimclient.Ref
-	Launch(context.Context, shimclient.Launch) (*shimclient.Shim, error)
-	Adopt(context.Context, shimclient.Ref) (*shimclient.Shim, error)
+	Launch(context.Context, shimclient.Launch) (shimclient.Tasks, error)
+	// Adopt answers a shim that does not answer together with the error.
+	Adopt(context.Context, shimclient.Ref) (shimclient.Tasks, error)
 	DeleteTask(ctx context.Context, rt shimclient.Runtime, bundle, id string) error
 	Kill(context.Context, shimclient.Ref) error
 	KillStuckCommands(ctx context.Context, ref shimclient.Ref, containerID string, age time.Duration) (int, error)
@@ -38,6 +40,22 @@ type Networks interface {
 	Add(ctx context.Context, a cni.Attachment, intent []byte) (*cni.Result, error)
 	Del(ctx context.Context, a cni.Attachment, saved []byte) error
 }
+
+// Namespaces makes, looks at and ends pinned namespaces, as package netns does.
+type Namespaces interface {
+	New(dir string, spec netns.Spec) (netns.Pinned, error)
+	IsPinned(path string) (bool, error)
+	Unpin(dir string) error
+}
+
+// kernelNamespaces are those of this machine.
+type kernelNamespaces struct{}
+
+func (kernelNamespaces) New(dir string, spec netns.Spec) (netns.Pinned, error) {
+	return netns.New(dir, spec)
+}
+func (kernelNamespaces) IsPinned(path string) (bool, error) { return netns.IsPinned(path) }
+func (kernelNamespaces) Unpin(dir string) error             { return netns.Unpin(dir) }
 
 // Members are the pod's containers. *container.Containers is one.
 type Members interface {
@@ -59,9 +77,11 @@ type Config struct {
 	Ledger   *store.Ledger
 	Host     Host
 	Networks Networks
-	Members  Members
-	Kernel   container.Kernel
-	Handlers container.Handlers
+	// Namespaces are this machine's if nil.
+	Namespaces Namespaces
+	Members    Members
+	Kernel     container.Kernel
+	Handlers   container.Handlers
 	// Handler answers a runtime handler by name; errdefs.ErrNotFound.
 	Handler func(name string) (Handler, error)
 	// Plan opens a record's configuration again.
@@ -100,6 +120,9 @@ type Pods struct {
 
 // New answers hands that have done nothing yet.
 func New(cfg Config) *Pods {
+	if cfg.Namespaces == nil {
+		cfg.Namespaces = kernelNamespaces{}
+	}
 	p := &Pods{Config: cfg, shims: map[string]held{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
 	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
 		v, err := p.Ledger.Pod(id)
@@ -171,7 +194,7 @@ func (p *Pods) pins(id string) string { return filepath.Join(p.Dir(id), "ns") }
 // Of implements container.Shims.
 func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
 	p.mu.Lock()
-	s := p.shims[podID].Shim
+	s := p.shims[podID].Tasks
 	p.mu.Unlock()
 	if s == nil {
 		return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
@@ -212,19 +235,19 @@ func (p *Pods) Unstick(ctx context.Context, podID, id string) {
 // held is a shim that is kept, and whether we still care for its death: Gone
 // stays open for ever once our side of a shim is closed.
 type held struct {
-	*shimclient.Shim
+	shimclient.Tasks
 	left chan struct{}
 }
 
 func (h held) leave() {
-	if h.Shim != nil {
+	if h.Tasks != nil {
 		close(h.left)
 		_ = h.Close()
 	}
 }
 
 // keep takes a connected shim up and has its death reported.
-func (p *Pods) keep(id string, s *shimclient.Shim) {
+func (p *Pods) keep(id string, s shimclient.Tasks) {
 	now := held{s, make(chan struct{})}
 	p.mu.Lock()
 	old := p.shims[id]

@@ -160,11 +160,11 @@ func (p *Pods) furnish(ctx context.Context, id string, w *plan.Pod, h Handler) e
 		return err
 	}
 	if v.OwnCgroup && p.CgroupDriver != cgroup.Systemd {
-		if _, err := cgroup.Ensure(v.Cgroup); err != nil {
+		if err := p.Kernel.MakeCgroup(v.Cgroup); err != nil {
 			return fmt.Errorf("make pod cgroup: %w", err)
 		}
 	}
-	if _, err := netns.New(p.pins(id), nsSpec(w)); err != nil {
+	if _, err := p.Namespaces.New(p.pins(id), nsSpec(w)); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	side, sctx := errgroup.WithContext(ctx)
@@ -266,7 +266,7 @@ func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
 		return err
 	}
 	if !w.HostIPC {
-		if err := mountShm(filepath.Join(dir, "shm"), w.UserNS, w.MountLabel); err != nil {
+		if err := p.mountShm(filepath.Join(dir, "shm"), w.UserNS, w.MountLabel); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/crid-project/crid/config"
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/cgroup"
+	outputs "github.com/crid-project/crid/container/holder"
 	"github.com/crid-project/crid/container/logs"
 	"github.com/crid-project/crid/container/spec/host"
 	"github.com/crid-project/crid/image"
@@ -49,6 +50,7 @@ type node struct {
 	watcher    *pidfd.Watcher
 	ledger     *store.Ledger
 	host       *shimclient.Host
+	holder     *outputs.Holder // nil: none (a reset)
 	networks   *cni.Networks
 	images     *image.Store
 	containers *container.Containers
@@ -98,7 +100,9 @@ func newNode(d Daemon) (*node, error) {
 		UserAgent: "crid/" + version(), Observer: n.metrics, Log: d.Log}); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
+	n.holder = outputs.Open(context.Background(), c.State, d.Log)
 	n.makeHands(kernel)
+	n.containers.KeepOutput()
 	if n.streams, err = streaming.New(streaming.Config{Address: c.Streaming.Address, Log: d.Log}, streamRuntime{n}); err != nil {
 		return nil, fmt.Errorf("listen for streaming (streaming.address): %w", err)
 	}
@@ -111,11 +115,14 @@ func newNode(d Daemon) (*node, error) {
 // makeHands makes the two kinds of hands; each needs the other's.
 func (n *node) makeHands(kernel container.Kernel) {
 	c := n.cfg
-	n.pods = sandbox.New(sandbox.Config{Ledger: n.ledger, Host: n.host, Networks: n.networks, Kernel: kernel, Handlers: n.handlers,
+	n.pods = sandbox.New(sandbox.Config{Ledger: n.ledger, Host: n.host.Shims(), Networks: n.networks, Kernel: kernel, Handlers: n.handlers,
 		Handler: n.handlers.pod, Plan: n.plan, StateDir: c.State, CgroupDriver: n.driver, CgroupParent: c.CgroupParent, Log: n.log, Observe: n.metrics.Network})
 	n.containers = container.New(container.Config{Ledger: n.ledger, Shims: n.pods, Handlers: n.handlers, Images: n.images, Users: user.Resolve,
 		Kernel: kernel, StateDir: c.State, RootDir: c.Root, CgroupDriver: n.driver, CgroupParent: c.CgroupParent,
 		MaxLogLine: int(c.Limits.MaxLogLineSize), Log: n.log})
+	if n.holder != nil {
+		n.containers.Holder = n.holder
+	}
 	n.pods.Members = n.containers
 }
 

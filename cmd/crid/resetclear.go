@@ -12,6 +12,7 @@ import (
 	"github.com/crid-project/crid/cni"
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/cgroup"
+	outputs "github.com/crid-project/crid/container/holder"
 )
 
 // clear removes crid's folders, by name and entry by entry: what others put
@@ -41,6 +42,9 @@ func (r *resetter) clear(ctx context.Context, images bool) {
 	for _, dir := range []string{filepath.Join(state, "containers"), filepath.Join(state, "fenced"), filepath.Join(root, "volumes"),
 		filepath.Join(root, "containers"), filepath.Join(state, "pods")} {
 		r.removeIDs(dir)
+	}
+	if err := outputs.End(ctx, state); err != nil {
+		r.leave("%w", err)
 	}
 	r.removeSockets()
 	if len(r.stuck) > 0 {
@@ -89,7 +93,7 @@ func (r *resetter) removeIDs(dir string) {
 		path := filepath.Join(dir, id)
 		err := r.unmountBelow(path)
 		if err == nil {
-			err = container.RemoveTree(path)
+			err = container.RemoveTree(container.RealKernel{}, path)
 		}
 		if err != nil {
 			r.leave("%s: %w", path, err)
@@ -114,7 +118,7 @@ func (r *resetter) removeAll(dir string) {
 		entries = nil // not a folder, or not readable: tried below
 	}
 	for _, e := range entries {
-		if err := container.RemoveTree(filepath.Join(dir, e.Name())); err != nil {
+		if err := container.RemoveTree(container.RealKernel{}, filepath.Join(dir, e.Name())); err != nil {
 			r.leave("%s: %w", dir, err)
 			return
 		}

@@ -92,6 +92,10 @@ func (n *node) adminDeps(d Daemon) admin.Deps {
 			for _, f := range n.reconciler.Check() {
 				out = append(out, admin.Finding{Name: f.Name, Severity: f.Severity, Message: f.Message})
 			}
+			if s := n.holder.Status(); s.Err != nil {
+				out = append(out, admin.Finding{Name: "output", Severity: "warn",
+					Message: fmt.Sprintf("nobody holds containers' output while crid is away; see crid's log: %v", s.Err)})
+			}
 			return out, nil
 		},
 		Import: n.importImages,
@@ -105,6 +109,7 @@ func (n *node) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	n.containers.Close(ctx)
+	n.holder.Close()
 	n.pods.Close(ctx)
 	n.flush(ctx)
 	n.ledger.Close()

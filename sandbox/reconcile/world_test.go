@@ -211,6 +211,10 @@ func (k kernel) Unmount(path string) error {
 	return nil
 }
 func (kernel) Mount([]image.Mount, string) error { return nil }
+func (kernel) Mounts(string) ([]string, error)   { return nil, nil }
+func (kernel) MakeCgroup(string) error           { return nil }
+func (kernel) CgroupChildren(string) []string    { return nil }
+func (kernel) RuntimeInit(int) bool              { return false }
 func (kernel) Now() int64                        { return time.Now().UnixNano() }
 
 type group struct {
@@ -290,10 +294,10 @@ type host struct{ w *world }
 func (host) Predict(l shimclient.Launch) shimclient.Ref {
 	return shimclient.Ref{ID: l.ID, Bundle: l.Bundle}
 }
-func (host) Launch(context.Context, shimclient.Launch) (*shimclient.Shim, error) {
+func (host) Launch(context.Context, shimclient.Launch) (shimclient.Tasks, error) {
 	return nil, errdefs.ErrNotImplemented
 }
-func (host) Adopt(context.Context, shimclient.Ref) (*shimclient.Shim, error) {
+func (host) Adopt(context.Context, shimclient.Ref) (shimclient.Tasks, error) {
 	return nil, errors.New("no shim here")
 }
 func (host) DeleteTask(context.Context, shimclient.Runtime, string, string) error { return nil }
