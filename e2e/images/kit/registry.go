@@ -23,7 +23,8 @@ var Hosts = []string{"registry.k8s.io", "k8s.gcr.io", "gcr.io", "docker.io", "qu
 type Registry struct {
 	Addr   string // host:port
 	server *http.Server
-	done   chan error
+	done   chan struct{} // closed when it has ended
+	end    error         // why; set before
 }
 
 // Wrap may stand between a registry and its clients: to ask for credentials, to be slow, to fail.
@@ -37,9 +38,9 @@ func Serve(ctx context.Context, addr string, images []Image, wrap Wrap) (*Regist
 	}
 	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	gate := &gate{next: store}
-	r := &Registry{Addr: listener.Addr().String(), done: make(chan error, 1)}
+	r := &Registry{Addr: listener.Addr().String(), done: make(chan struct{})}
 	r.server = &http.Server{Handler: gate, ReadHeaderTimeout: 10 * time.Second}
-	go func() { r.done <- r.server.Serve(listener) }()
+	go func() { r.end = r.server.Serve(listener); close(r.done) }()
 	for _, i := range images {
 		if err := r.Push(ctx, i); err != nil {
 			return nil, errors.Join(err, r.Close())
@@ -53,16 +54,18 @@ func Serve(ctx context.Context, addr string, images []Image, wrap Wrap) (*Regist
 
 // Close ends the registry and every connection to it. It may be called twice.
 func (r *Registry) Close() error {
-	err := r.server.Close()
-	select {
-	case err := <-r.done:
-		if !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("close test registry: %w", err)
-		}
-	case <-time.After(5 * time.Second):
-		err = errors.Join(err, errors.New("close test registry: it does not end"))
+	if err := r.server.Close(); err != nil {
+		return fmt.Errorf("close test registry: %w", err)
 	}
-	return err
+	select {
+	case <-r.done:
+	case <-time.After(5 * time.Second):
+		return errors.New("close test registry: it does not end")
+	}
+	if !errors.Is(r.end, http.ErrServerClosed) {
+		return fmt.Errorf("close test registry: %w", r.end)
+	}
+	return nil
 }
 
 // WriteHosts makes dir a certs.d folder that sends pulls from each of Hosts, or from the given hosts, to the registry at addr, and
