@@ -44,6 +44,7 @@ type world struct {
 	state, root string
 	ledgerDir   string
 
+	closed sync.Once
 	mu     sync.Mutex
 	diary  []string
 	rootfs []string
@@ -91,7 +92,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) close() {
+func (w *world) close() { w.closed.Do(w.doClose) }
+
+func (w *world) doClose() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	w.Containers.Close(ctx)
