@@ -35,7 +35,7 @@ type disk struct {
 // writeRecord replaces the file by rename. It is not synced: what a crash of
 // crid leaves is in the page cache, and after a power loss no process is left
 // for a lost record to describe; a torn one is detected by its checksum.
-func writeRecord[T any](path string, v *T, config Sealed, more unknown) error {
+func writeRecord[T any](to Disk, path string, v *T, config Sealed, more unknown) error {
 	raw, err := config.Marshal()
 	if err != nil {
 		return fmt.Errorf("marshal configuration: %w", err)
@@ -49,12 +49,35 @@ func writeRecord[T any](path string, v *T, config Sealed, more unknown) error {
 	b.Grow(len(body) + 128)
 	fmt.Fprintf(&b, "%s %d %s %d\n", magic, version, hex.EncodeToString(sum[:]), len(body))
 	b.Write(body)
+	return to.Replace(path, b.Bytes())
+}
+
+// Disk writes records. The real one is used where none is given.
+type Disk interface {
+	// Replace gives the file at path new content: all of it or none.
+	Replace(path string, content []byte) error
+	// Remove removes a file; one that is not there is no error.
+	Remove(path string) error
+}
+
+type realDisk struct{}
+
+func (realDisk) Replace(path string, content []byte) error {
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b.Bytes(), filePerm); err != nil {
+	if err := os.WriteFile(tmp, content, filePerm); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("replace record: %w", err)
+	}
+	return nil
+}
+
+func (realDisk) Remove(path string) error {
+	for _, p := range []string{path + ".new", path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove record: %w", err)
+		}
 	}
 	return nil
 }

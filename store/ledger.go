@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +26,8 @@ type Config struct {
 	// OpenPod, OpenContainer turn the bytes of a record into a sealed
 	// configuration. An error sends the record to quarantine.
 	OpenPod, OpenContainer func([]byte) (Sealed, error)
+	// Disk writes the records; nil: the real one.
+	Disk Disk
 	// Trace, if set, is told every step of the law.
 	Trace func(id, event, old, now string)
 	Log   *slog.Logger
@@ -362,11 +363,13 @@ func (l *Ledger) UpdateContainer(id string, f func(*Container)) (*Container, err
 }
 
 func (l *Ledger) savePod(c *cell[Pod]) {
-	c.save(func(p *Pod) error { return writeRecord(l.podPath(p.ID), p, p.Config, c.unknown) }, l.stop)
+	c.save(func(p *Pod) error { return writeRecord(l.cfg.Disk, l.podPath(p.ID), p, p.Config, c.unknown) }, l.stop)
 }
 
 func (l *Ledger) saveContainer(c *cell[Container]) {
-	c.save(func(v *Container) error { return writeRecord(l.containerPath(v.ID), v, v.Config, c.unknown) }, l.stop)
+	c.save(func(v *Container) error {
+		return writeRecord(l.cfg.Disk, l.containerPath(v.ID), v, v.Config, c.unknown)
+	}, l.stop)
 }
 
 // FlushPod waits until the pod's record is on disk (in the page cache: see
@@ -419,7 +422,7 @@ func (l *Ledger) ErasePod(ctx context.Context, id string) error {
 	if c.cur.Load().State.Owes() != lifecycle.ErasePod {
 		return fmt.Errorf("erase pod sandbox %s: %w", id, lifecycle.ErrState)
 	}
-	if err := erase(ctx, c, l.podPath(id)); err != nil {
+	if err := erase(ctx, c, l.cfg.Disk, l.podPath(id)); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -443,7 +446,7 @@ func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
 	if c.cur.Load().State.Owes() != lifecycle.Erase {
 		return fmt.Errorf("erase container %s: %w", id, lifecycle.ErrState)
 	}
-	if err := erase(ctx, c, l.containerPath(id)); err != nil {
+	if err := erase(ctx, c, l.cfg.Disk, l.containerPath(id)); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -458,16 +461,11 @@ func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
 	return nil
 }
 
-func erase[T any](ctx context.Context, c *cell[T], path string) error {
+func erase[T any](ctx context.Context, c *cell[T], disk Disk, path string) error {
 	if err := c.drop(ctx); err != nil {
 		return fmt.Errorf("remove record: %w", err)
 	}
-	for _, p := range []string{path + ".new", path} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove record: %w", err)
-		}
-	}
-	return nil
+	return disk.Remove(path)
 }
 
 // Unsaved answers how many records differ from what is on disk because writing

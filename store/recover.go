@@ -31,6 +31,9 @@ func Open(cfg Config) (*Ledger, []Lost, error) {
 	if l.cfg.Log == nil {
 		l.cfg.Log = slog.Default()
 	}
+	if l.cfg.Disk == nil {
+		l.cfg.Disk = realDisk{}
+	}
 	for _, d := range []string{cfg.Dir, l.podDir(), l.containerDir()} {
 		if err := os.MkdirAll(d, folderPerm); err != nil && !isFullOrReadOnly(err) {
 			return nil, nil, fmt.Errorf("make ledger folder: %w", err)

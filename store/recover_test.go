@@ -195,7 +195,7 @@ func TestTwoRecordsWithOneName(t *testing.T) {
 				if n == tc.newer {
 					p.CreatedAt = 6
 				}
-				must(t, writeRecord(filepath.Join(dir, "pods", id(n)), p, p.Config, unknown{}))
+				must(t, writeRecord(realDisk{}, filepath.Join(dir, "pods", id(n)), p, p.Config, unknown{}))
 			}
 			l, lost := open(t, dir)
 			if len(lost) != 0 || len(l.Pods()) != 2 {
@@ -234,7 +234,7 @@ func TestTwoContainersWithOneName(t *testing.T) {
 			for n, phase := range map[int]lifecycle.Phase{1: tc.one, 2: tc.other} {
 				c := member(n, 9)
 				c.Name, c.State.Phase = ContainerName{Name: "same"}, phase
-				must(t, writeRecord(filepath.Join(dir, "containers", id(n)), c, c.Config, unknown{}))
+				must(t, writeRecord(realDisk{}, filepath.Join(dir, "containers", id(n)), c, c.Config, unknown{}))
 			}
 			l, _ := open(t, dir)
 			twin := member(3, 9)
@@ -251,7 +251,7 @@ func TestAContainerOfNoValidPodIsNotRead(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, "containers"), 0o700))
 	c := member(1, 9)
 	c.PodID = "../../etc"
-	must(t, writeRecord(filepath.Join(dir, "containers", id(1)), c, c.Config, unknown{}))
+	must(t, writeRecord(realDisk{}, filepath.Join(dir, "containers", id(1)), c, c.Config, unknown{}))
 	if l, lost := open(t, dir); len(lost) != 1 || len(l.Containers()) != 0 {
 		t.Errorf("lost %v", lost)
 	}
@@ -314,7 +314,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			}
 			d.record.Config = sealed(d.config)
 			path := filepath.Join(t.TempDir(), "r")
-			must(t, writeRecord(path, d.record, d.record.Config, d.unknown))
+			must(t, writeRecord(realDisk{}, path, d.record, d.record.Config, d.unknown))
 			again, err := readRecord[Container](path)
 			if err != nil {
 				t.Fatalf("what was read cannot be read again after it was written: %v", err)
