@@ -162,7 +162,9 @@ func (h *Holder) Close() {
 // give has the process hold open pipes.
 func (h *Holder) give(ctx context.Context, c *conn, id string, pipes []int) error {
 	if _, err := c.call(ctx, request{op: opHold, id: id}, pipes); err != nil {
-		h.doubt(c, err)
+		if h.doubt(c, err) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+		}
 		return err
 	}
 	h.mu.Lock()
@@ -179,7 +181,7 @@ func (h *Holder) give(ctx context.Context, c *conn, id string, pipes []int) erro
 
 func (h *Holder) take(c *conn, id string) {
 	_, err := c.call(h.ctx, request{op: opDrop, id: id}, nil)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err != nil && !errors.Is(err, refusal(unix.ENOENT)) {
 		h.doubt(c, err)
 		return
 	}
@@ -190,13 +192,14 @@ func (h *Holder) take(c *conn, id string) {
 	}
 }
 
-// doubt ends a connection that does not work. An answer, also a refusal, works.
-func (h *Holder) doubt(c *conn, err error) {
-	if errno := unix.Errno(0); errors.As(err, &errno) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
-		return
+// doubt ends a connection that does not work, and reports whether it is one. An
+// answer, also a refusal, works.
+func (h *Holder) doubt(c *conn, err error) bool {
+	if errno := refusal(0); errors.As(err, &errno) {
+		return false
 	}
 	if h.ctx.Err() != nil {
-		return // we are closing
+		return true // we are closing
 	}
 	h.mu.Lock()
 	if h.conn == c {
@@ -209,6 +212,7 @@ func (h *Holder) doubt(c *conn, err error) {
 	case h.kick <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // tend has a new process hold everything again when one is lost, at first at
@@ -230,6 +234,7 @@ func (h *Holder) tend() {
 			case <-h.kick:
 				continue
 			case <-c.gone:
+				h.log.Warn("the process that holds containers' output has gone; starting another", "pid", c.pid)
 				h.doubt(c, errAbsent)
 			}
 			if time.Since(last) > most {

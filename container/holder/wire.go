@@ -45,11 +45,16 @@ type request struct {
 
 type answer struct {
 	version, seq    uint32
-	err             unix.Errno
+	err             refusal
 	pid, ids, pipes uint32
 	next            uint32   // opList: where to go on; 0 at the end
 	list            []string // opList
 }
+
+// refusal is an error that the holder answered, which therefore works.
+type refusal unix.Errno
+
+func (r refusal) Error() string { return "the holder refused: " + unix.Errno(r).Error() }
 
 var order = binary.NativeEndian
 
@@ -69,7 +74,7 @@ func decode(b []byte) (answer, error) {
 		return answer{}, errForeign
 	}
 	w := func(i int) uint32 { return order.Uint32(b[4*i:]) }
-	a := answer{version: w(1), seq: w(2), err: unix.Errno(w(3)), pid: w(4)}
+	a := answer{version: w(1), seq: w(2), err: refusal(w(3)), pid: w(4)}
 	if a.version != version {
 		return a, nil // the rest may mean something else
 	}
