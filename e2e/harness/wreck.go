@@ -139,3 +139,15 @@ func removeTree(dir string) error {
 	}
 	return nil
 }
+
+// LoseState empties the state folder, as a boot empties /run: mounts and files. The daemon must not run.
+func (h *Home) LoseState() error {
+	var errs []error
+	for _, m := range slices.Backward(mountsUnder(h.State())) {
+		errs = append(errs, unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+	}
+	if left := mountsUnder(h.State()); len(left) > 0 {
+		return errors.Join(append(errs, fmt.Errorf("lose state: still mounted: %s", strings.Join(left, " ")))...)
+	}
+	return errors.Join(append(errs, removeTree(h.State()))...)
+}
