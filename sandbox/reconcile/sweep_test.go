@@ -25,7 +25,7 @@ func TestTheSweepTouchesOnlyItsOwn(t *testing.T) {
 		if filepath.Base(dir) == "pods" {
 			known = id(1)
 		}
-		stay = append(stay, w.folder(dir, known), w.folder(dir, "somebody's folder"), w.folder(dir, id(5)[:63]), w.folder(dir, id(5)[:63]+"G"))
+		stay = append(stay, w.folder(dir, known), w.folder(dir, "somebody's folder"), w.folder(dir, id(5)[1:]), w.folder(dir, id(5)[1:]+"G"))
 		go_ = append(go_, w.folder(dir, id(5)))
 	}
 	stay = append(stay, w.folder(w.state, id(6)), w.folder(w.root, id(6)), w.folder(w.state, "s"), outside, filepath.Join(outside, "file"))
@@ -109,6 +109,7 @@ func TestABundleNamesItsOwnCgroupOrNone(t *testing.T) {
 		"/":                                     false,
 		"":                                      false,
 		"/" + id(5) + "/..":                     false,
+		"/kubepods/pod1/" + id(5) + "0":         false,
 		"/system.slice/sshd.service":            false,
 		"/kubepods/" + id(5) + "/" + id(5)[:20]: false,
 		"/kubepods/pod1/" + id(5) + "/somebody's": false,
@@ -126,7 +127,9 @@ func TestABundleNamesItsOwnCgroupOrNone(t *testing.T) {
 	if BundleCgroup(dir, id(7)) != "" {
 		t.Error("a torn config.json names a cgroup")
 	}
-	for _, p := range []string{"/etc/passwd", "/dev/zero"} {
+	good := filepath.Join(filepath.Dir(w.state), "elsewhere", "config.json")
+	w.file(good, `{"linux":{"cgroupsPath":"/kubepods/`+id(7)+`"}}`)
+	for _, p := range []string{good, "/dev/zero"} {
 		_ = os.Remove(filepath.Join(dir, "config.json"))
 		if err := os.Symlink(p, filepath.Join(dir, "config.json")); err != nil {
 			t.Fatal(err)
