@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -105,7 +106,7 @@ func (p *Pods) lay(v *store.Pod, w *plan.Pod, h Handler) error {
 		v.OwnCgroup = true
 		parent = filepath.Join(p.CgroupParent, v.ID)
 		if p.CgroupDriver == cgroup.Systemd {
-			parent = "crid-" + v.ID[:32] + ".slice"
+			parent = strings.TrimSuffix(cgroup.Slice(p.CgroupParent), ".slice") + "-" + v.ID[:32] + ".slice"
 		}
 	}
 	dir, err := cgroup.ParentDir(parent, p.CgroupDriver)

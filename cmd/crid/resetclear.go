@@ -152,8 +152,16 @@ func (r *resetter) removeSockets() {
 
 // removeParent removes the cgroup above the pods' if nothing is in it.
 func (r *resetter) removeParent(ctx context.Context) {
-	cg := cgroup.Load(r.c.CgroupParent)
-	if r.n.driver == cgroup.Systemd || !cg.Exists() || len(cgroup.Children(r.c.CgroupParent)) > 0 {
+	parent := r.c.CgroupParent
+	if r.n.driver == cgroup.Systemd {
+		dir, err := cgroup.ParentDir(cgroup.Slice(parent), r.n.driver)
+		if err != nil {
+			return // no slice was ever made under such a name
+		}
+		parent = dir
+	}
+	cg := cgroup.Load(parent)
+	if !cg.Exists() || len(cgroup.Children(parent)) > 0 {
 		return
 	}
 	if full, err := cg.Populated(); err != nil || full {
@@ -163,7 +171,7 @@ func (r *resetter) removeParent(ctx context.Context) {
 		r.leave("%w", err)
 		return
 	}
-	r.say("removed cgroup %s", r.c.CgroupParent)
+	r.say("removed cgroup %s", parent)
 }
 
 func removeEmpty(dir string) { _ = os.Remove(dir) }

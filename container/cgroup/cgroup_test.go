@@ -163,3 +163,11 @@ func TestErrorsAreTyped(t *testing.T) {
 		t.Error("a swap limit below the memory limit is the caller's mistake")
 	}
 }
+
+func TestSliceOfAConfiguredParent(t *testing.T) {
+	for parent, want := range map[string]string{"/crid": "crid.slice", "crid.slice": "crid.slice", "/a/b": "b.slice", "/kube.slice/kube-x.slice": "kube-x.slice"} {
+		if got := Slice(parent); got != want {
+			t.Errorf("%s: %s, not %s", parent, got, want)
+		}
+	}
+}

@@ -76,6 +76,12 @@ func ParentDir(parent, driver string) (string, error) {
 	return path.Clean(parent), nil
 }
 
+// Slice is the name of the systemd slice that stands for a cgroup parent which
+// the configuration names as a path: "/crid" and "crid.slice" are "crid.slice".
+func Slice(parent string) string {
+	return strings.TrimSuffix(path.Base(parent), ".slice") + ".slice"
+}
+
 // unitName is the systemd unit for prefix and name; a name that is a slice
 // itself stays as it is.
 func unitName(prefix, name string) string {

@@ -16,7 +16,8 @@ const removeTries = 12
 // Remove removes the cgroup and everything below it from every hierarchy,
 // deepest first. A cgroup that a dying process still holds is tried again for
 // about a second, or until ctx ends; ErrFailedPrecondition if it stays busy.
-// Idempotent; parents are left alone.
+// Idempotent; parents are left alone. Where systemd runs, a slice is ended as
+// its unit, too.
 func (c *Cgroup) Remove(ctx context.Context) error {
 	if err := c.mine(); err != nil {
 		return err
@@ -28,6 +29,9 @@ func (c *Cgroup) Remove(ctx context.Context) error {
 			if err := removeDir(dir, 0); err != nil && busy == nil {
 				busy = err
 			}
+		}
+		if busy == nil && c.isSlice() {
+			return c.stopSlice(ctx)
 		}
 		if busy == nil {
 			return nil
