@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,13 +186,18 @@ func effective(capability int) bool {
 	return data[capability/32].Effective&(1<<(capability%32)) != 0
 }
 
-// swap reports whether swap can be limited: the controller counts it.
+// swap reports whether swap can be limited: the controller counts it. On v2 the
+// root has no such file; if nothing is below it yet, a kernel that knows swap
+// at all is taken to count it, as is the rule there.
 func swap(v2 bool) bool {
 	if !v2 {
 		return exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 	}
-	found, _ := filepath.Glob("/sys/fs/cgroup/*/memory.swap.max")
-	return len(found) > 0
+	if found, _ := filepath.Glob("/sys/fs/cgroup/*/memory.max"); len(found) > 0 {
+		found, _ = filepath.Glob("/sys/fs/cgroup/*/memory.swap.max")
+		return len(found) > 0
+	}
+	return exists("/proc/swaps") && slices.Contains(cgroup.Controllers(), "memory")
 }
 
 // cgroupOptions are those of the node's cgroup2 mount that a further mount of
