@@ -9,5 +9,6 @@
 // can hang ([World.Jam]); processes can refuse to die ([Process.Stick]).
 //
 // Time is the time package's, so that it all works in a testing/synctest
-// bubble. Nothing here starts a goroutine but [World.Watch], for its callback.
+// bubble. Nothing here starts a goroutine but [World.Watch], for its callback, and a
+// late call.
 package fake

@@ -139,6 +139,9 @@ func (p *Process) end(st pidfd.Status) {
 		close(p.resumed)
 	}
 	close(p.done)
+	if p.w.hooks.Ended != nil {
+		p.w.hooks.Ended(p)
+	}
 	for _, fn := range p.watches {
 		go fn()
 	}

@@ -127,6 +127,9 @@ func (srv *server) create(c shimclient.Create) (int, error) {
 	if srv.containers[c.ID] != nil || w.runtime[c.ID] != nil {
 		return 0, fmt.Errorf("container with given ID already exists: %w", errdefs.ErrUnknown)
 	}
+	if w.hooks.Bundle != nil && !w.hooks.Bundle(c.Bundle) {
+		return 0, fmt.Errorf("no bundle %s: %w", c.Bundle, errdefs.ErrUnknown)
+	}
 	program := w.programs[c.ID]
 	if len(program) == 0 {
 		program = []string{"sleep"}
@@ -136,7 +139,10 @@ func (srv *server) create(c shimclient.Create) (int, error) {
 	ct.proc = w.spawn(0, program)
 	srv.adopt(&ct.task)
 	srv.containers[c.ID] = ct
-	w.runtime[c.ID] = ct.proc
+	w.know(c.ID, ct.proc)
+	if w.hooks.Created != nil {
+		w.hooks.Created(srv.ref.ID, c, ct.proc)
+	}
 	srv.publish(shimclient.CreateEvent, &ct.task)
 	return ct.proc.ident.Pid, nil
 }
@@ -154,6 +160,9 @@ func (srv *server) start(t *task) (int, error) {
 	}
 	t.status = shimclient.StatusRunning
 	srv.publish(shimclient.StartEvent, t)
+	if srv.w.hooks.Started != nil && t.execID == "" {
+		srv.w.hooks.Started(t.container.name, t.proc)
+	}
 	t.proc.begin()
 	return t.proc.ident.Pid, nil
 }
@@ -169,7 +178,7 @@ func (srv *server) delete(t *task) (shimclient.Exit, error) {
 		delete(t.container.execs, t.execID)
 	} else {
 		delete(srv.containers, t.container.name)
-		delete(srv.w.runtime, t.container.name)
+		srv.w.know(t.container.name, nil)
 		srv.publish(shimclient.DeleteEvent, t)
 	}
 	return t.exit, nil

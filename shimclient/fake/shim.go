@@ -48,6 +48,10 @@ func (s *Shim) call(ctx context.Context, method, id, execID string, do func() er
 		defer cancel()
 	}
 	fault := s.srv.w.faultFor(Call{Shim: s.srv.ref.ID, Method: method, ID: id, ExecID: execID})
+	if fault.Late > 0 {
+		go s.late(fault.Late, method, id, do)
+		return fmt.Errorf("%s by shim %s: %w", method, s.srv.ref.ID, pauseFor(ctx, Fault{Hang: true}, s.Gone()))
+	}
 	err := pauseFor(ctx, fault, s.Gone())
 	if err == nil && (fault.Err == nil || fault.After) {
 		err = s.enter(ctx, method, id, do)
@@ -62,6 +66,17 @@ func (s *Shim) call(ctx context.Context, method, id, execID string, do func() er
 		return fmt.Errorf("%s by shim %s: %w", method, s.srv.ref.ID, err)
 	}
 	return nil
+}
+
+// late makes a call that nobody waits for any more.
+func (s *Shim) late(after time.Duration, method, id string, do func() error) {
+	if pauseFor(context.Background(), Fault{Delay: after}, s.Gone()) != nil {
+		return
+	}
+	unwaited := newShim(s.srv) // that the caller has hung up does not matter
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = unwaited.enter(ctx, method, id, do)
 }
 
 // enter waits until the shim listens and nothing hangs in its way.

@@ -26,6 +26,7 @@ type World struct {
 	sockets    map[string]bool     // stale sockets included
 	fault      func(Call) Fault
 	loseEvents bool
+	hooks      Hooks
 	events     chan shimclient.Event
 }
 
@@ -41,9 +42,53 @@ type Fault struct {
 	// Hang never answers: ErrUnreachable at the deadline. The effect takes place
 	// all the same if After is set.
 	Hang bool
+	// Late never answers in time either, and takes effect so much later, whether
+	// anybody still waits or not: the request lies in a socket of a slow shim.
+	Late time.Duration
 	// Err is what the call returns, instead of its effect or After it.
 	Err   error
 	After bool
+}
+
+// Hooks are told what happens, with the world's lock held: they must not call
+// the world. Each may be nil.
+type Hooks struct {
+	// Bundle answers whether a bundle is there: without it nothing is created.
+	Bundle func(path string) bool
+	// Created: a container's init is there and waits for its start.
+	Created func(shim string, c shimclient.Create, init *Process)
+	// Started: a container's workload begins.
+	Started func(id string, init *Process)
+	// Knows: the OCI runtime has begun or ceased to know a container.
+	Knows func(id string, knows bool)
+	// Ended: a process has ended.
+	Ended func(p *Process)
+}
+
+// SetHooks takes the place of hooks set before.
+func (w *World) SetHooks(h Hooks) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hooks = h
+}
+
+// Spawn starts a process that belongs to no shim.
+func (w *World) Spawn(program ...string) *Process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.spawn(0, program)
+}
+
+// know sets what the OCI runtime knows; nil: nothing. With the world's lock held.
+func (w *World) know(id string, p *Process) {
+	if p == nil {
+		delete(w.runtime, id)
+	} else {
+		w.runtime[id] = p
+	}
+	if w.hooks.Knows != nil {
+		w.hooks.Knows(id, p != nil)
+	}
 }
 
 // NewWorld makes an empty world.
@@ -188,7 +233,7 @@ func (w *World) DeleteTask(ctx context.Context, id string) error {
 		_ = p.Signal(unix.SIGKILL)
 		if p.Exited() {
 			w.mu.Lock()
-			delete(w.runtime, id)
+			w.know(id, nil)
 			w.mu.Unlock()
 		}
 	}
@@ -199,7 +244,7 @@ func (w *World) DeleteTask(ctx context.Context, id string) error {
 func (w *World) ForgetRuntimeState(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.runtime, id)
+	w.know(id, nil)
 }
 
 // Process returns who has the pid now, zombies included; nil if nobody.
