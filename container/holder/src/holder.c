@@ -137,6 +137,7 @@ static int serve(int c) {
   u32 n = 0;
   if (m.controllen >= sizeof ctl.s.head && ctl.s.head.level == SOL_SOCKET && ctl.s.head.type == SCM_RIGHTS)
     n = (u32)((ctl.s.head.len - sizeof ctl.s.head) / sizeof(int));
+  if (n > EACH) n = EACH; /* not from a kernel */
   int taken = 0;
   int whole = len == sizeof q && !(m.flags & MSG_TRUNC) && q.magic == MAGIC;
   if (whole) {
