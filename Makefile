@@ -37,8 +37,8 @@ build: ## bin/crid
 	@echo "bin/crid $(VERSION)"
 
 .PHONY: parts
-parts: parts-run ## pinned run-time parts and tools: runc, shim, CNI plugins, crictl, critest
-	@hack/parts.sh critest
+parts: parts-run ## pinned run-time parts and tools: runc, shim, CNI plugins, crictl; for tests critest and an old shim
+	@hack/parts.sh critest old-shim
 
 .PHONY: parts-run
 parts-run:

@@ -5,6 +5,7 @@
 #   shim             bin/containerd-shim-runc-v2
 #   cni              bin/cni/*
 #   crictl critest   bin/crictl, bin/critest
+#   old-shim         bin/peer/containerd-shim-runc-v2-1.7   tests: shims of that age answer in another dialect
 #   golangci-lint    bin/golangci-lint
 #   containerd       bin/peer/containerd          only the benchmark and its like need it
 #
@@ -89,6 +90,10 @@ part() {
 		fresh containerd containerd peer/containerd && return
 		echo "parts: building containerd $VERSION, the peer of the benchmark"; source_of containerd
 		CGO_ENABLED=0 build peer/containerd ./cmd/containerd -ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=${VERSION#v}" ;;
+	old-shim)
+		fresh old-shim old-shim peer/containerd-shim-runc-v2-1.7 && return
+		echo "parts: building containerd-shim-runc-v2 $VERSION"; source_of old-shim
+		CGO_ENABLED=0 build peer/containerd-shim-runc-v2-1.7 ./cmd/containerd-shim-runc-v2 -ldflags "-s -w -X github.com/containerd/containerd/version.Version=${VERSION#v}" ;;
 	cni)
 		local p plugins="main/bridge main/loopback main/ptp main/host-device main/macvlan main/ipvlan ipam/host-local ipam/static meta/portmap meta/firewall meta/bandwidth meta/tuning"
 		fresh cni cni cni/bridge cni/loopback cni/host-local cni/portmap && return
@@ -115,7 +120,7 @@ part() {
 	echo "parts: $1 took $((SECONDS - t0)) s"
 }
 
-[ $# -gt 0 ] || { sed -n '2,13p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,14p' "$0"; exit 2; }
 mkdir -p "$BIN"
 GOVERSION=$(go env GOVERSION)
 for p; do part "$p"; done

@@ -154,7 +154,7 @@ func (r *runner) one(ctx context.Context, l lane) error {
 // environment lets tests find the run-time parts.
 func (r *runner) environment(more ...string) []string {
 	bin := filepath.Join(r.root, "bin")
-	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CRID_TEST_BIN="+bin, "CNI_BIN="+filepath.Join(bin, "cni"), project.RootEnv+"="+r.root)
+	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CRID_TEST_BIN="+bin, "CNI_BIN="+filepath.Join(bin, "cni"), "CRID_TEST_OLD_SHIM="+filepath.Join(bin, "peer", "containerd-shim-runc-v2-1.7"), project.RootEnv+"="+r.root)
 	return append(env, more...)
 }
 
