@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -183,10 +184,7 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (stdo
 		cmd.Stdin = bytes.NewReader(stdin)
 		cmd.Stdout, cmd.Stderr = out, diag
 		cmd.WaitDelay = pipeGrace
-		// A plugin does not outlive the daemon: the next one undoes the
-		// attachment from its record, and must not be overtaken by an ADD that
-		// goes on.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: deathSignal(env)}
 		return cmd
 	})
 	if err != nil {
@@ -229,6 +227,18 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (stdo
 		err = nil
 	}
 	return out.Bytes(), diag.String(), err
+}
+
+// deathSignal is what a plugin gets when the daemon dies. An ADD does not outlive
+// it: the next daemon undoes the attachment from its record, and must not be
+// overtaken by an ADD that goes on. A DEL does: the standard plugins cannot take
+// one up again that was cut off (bridge looks for its masquerade rules only
+// while the interface is there), and one that goes on hurts no other.
+func deathSignal(env []string) syscall.Signal {
+	if slices.Contains(env, "CNI_COMMAND=DEL") {
+		return 0
+	}
+	return unix.SIGKILL
 }
 
 // start starts a command; a plugin that is being installed this moment ("text
