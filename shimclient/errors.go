@@ -22,6 +22,9 @@ var (
 
 	// ErrGone says that the shim's process is dead; the kernel says so.
 	ErrGone = pidfd.ErrGone
+	// ErrClosed is ErrUnreachable for good: our own side was closed, and no
+	// retry on this Shim will ever be answered.
+	ErrClosed = fmt.Errorf("%w: closed by us", ErrUnreachable)
 )
 
 // maxMessage bounds the text that is taken over from a shim or from a runtime

@@ -121,8 +121,6 @@ type link struct {
 	closed  bool
 }
 
-var errLinkClosed = fmt.Errorf("%w: closed by us", ErrUnreachable)
-
 func (l *link) put(c *client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,7 +132,7 @@ func (l *link) get(ctx context.Context, dial func(context.Context) (*client, err
 		l.mu.Lock()
 		if l.closed {
 			l.mu.Unlock()
-			return nil, errLinkClosed
+			return nil, ErrClosed
 		}
 		if l.client != nil {
 			select {
@@ -172,7 +170,7 @@ func (l *link) get(ctx context.Context, dial func(context.Context) (*client, err
 	}
 	if l.closed {
 		c.Close()
-		return nil, errLinkClosed
+		return nil, ErrClosed
 	}
 	l.client = c
 	return c, nil

@@ -233,7 +233,7 @@ func (x *execution) deleteOnce(ctx context.Context) bool {
 	call, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	_, err := x.shim.DeleteExec(call, x.id, x.execID)
-	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || call.Err() != nil
+	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || errors.Is(err, shimclient.ErrClosed) || call.Err() != nil
 }
 
 // abandoned names why an exec was given up: its own timeout or the caller's end.
