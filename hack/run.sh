@@ -71,11 +71,11 @@ configure() {
 start() {
 	if alive; then say "crid runs already, pid $PID"; return; fi
 	setsid "$BIN/crid" --config "$CONFIG" --root "$RUN/root" --state "$STATE" --address "$SOCKET" >>"$LOG" 2>&1 </dev/null &
-	echo $! >"$PIDFILE"
-	local i
+	local i pid=$!
+	echo $pid >"$PIDFILE"
 	for i in $(seq 200); do
 		"${CRICTL[@]}" version >/dev/null 2>&1 && { say "crid runs, pid $(cat "$PIDFILE"), socket $SOCKET"; return; }
-		alive || { tail -20 "$LOG" >&2; die "crid ended at once; all of its log: $LOG"; }
+		kill -0 $pid 2>/dev/null || { tail -20 "$LOG" >&2; die "crid ended at once; all of its log: $LOG"; }
 		sleep 0.05
 	done
 	tail -20 "$LOG" >&2
@@ -156,6 +156,11 @@ reset() {
 	stop
 	"$BIN/crid" --config "$CONFIG" reset --yes --images
 	ip link delete "$BRIDGE" 2>/dev/null || true
+	# The parents that pods name are the kubelet's to remove, here ours.
+	local d
+	for d in "/sys/fs/cgroup/$NAME" /sys/fs/cgroup/*/"$NAME"; do
+		[ ! -d "$d" ] || find "$d" -depth -type d -exec rmdir {} \;
+	done
 	if grep -qF -e " $RUN/" -e " $STATE/" /proc/self/mountinfo; then
 		grep -F -e " $RUN/" -e " $STATE/" /proc/self/mountinfo | awk '{print "  " $5}' >&2
 		die "these are still mounted, so no file is removed"
