@@ -10,8 +10,8 @@ import (
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
-// settleMounts is how long the mount table has to be quiet before it is looked
-// at: a pod start changes it a dozen times.
+// settleMounts is how long a change of the mount table is waited on before the
+// pins are looked at: a pod start changes it a dozen times.
 const settleMounts = 500 * time.Millisecond
 
 // WatchMounts looks at the pods' pinned namespaces whenever the kernel says that
@@ -31,23 +31,21 @@ func (r *Reconciler) WatchMounts(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 	defer stop()
 	// The kernel reports a change by an error condition, once for each poll.
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
-	pending := false
+	both := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
 	for ctx.Err() == nil {
-		wait := -1
-		if pending {
-			wait = int(settleMounts.Milliseconds())
-		}
-		n, err := unix.Poll(fds, wait)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
+		if _, err := unix.Poll(both, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
 			return err
-		case n == 0:
-			pending = false
+		}
+		// What changed is rarely one mount alone. Further changes during the wait
+		// are reported by the next poll, so a busy node looks twice a second.
+		if _, err := unix.Poll(both[1:], int(settleMounts.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if ctx.Err() == nil {
 			r.LookAtNamespaces()
-		default:
-			pending = true
 		}
 	}
 	// The caller's AfterFunc has to be done with the eventfd before it closes.
