@@ -61,6 +61,7 @@ type node struct {
 
 	eventsDropped func() uint64
 	eventStreams  func() int
+	stuckReads    func() int
 }
 
 // newNode makes the parts from the bottom up. Nothing is served yet.
@@ -197,8 +198,13 @@ func (n *node) facts() metrics.Facts {
 	return metrics.Facts{
 		Pods: func() map[string]int {
 			m := map[string]int{}
+			for p := lifecycle.Ready; p <= lifecycle.PodRemoving; p++ {
+				m[p.String()] = 0 // a series that comes and goes cannot be alerted on
+			}
 			for _, p := range n.ledger.Pods() {
-				m[p.State.Phase.String()]++
+				if p.State.Visible() {
+					m[p.State.Phase.String()]++
+				}
 			}
 			return m
 		},
@@ -215,7 +221,7 @@ func (n *node) facts() metrics.Facts {
 		},
 		Stuck: func() map[string]int {
 			late := func(l []upkeep.Late) int { return len(l) }
-			return map[string]int{"container": late(n.containers.Late(longOwed)), "pod": late(n.pods.Late(longOwed))}
+			return map[string]int{"container": late(n.containers.Late(longOwed)), "pod": late(n.pods.Late(longOwed)), "stats": call(n.stuckReads)}
 		},
 		Quarantined:     func() int { return int(n.ledger.Quarantined()) },
 		Unsaved:         func() int { k, _ := n.ledger.Unsaved(); return k },
@@ -236,6 +242,9 @@ func call[T any](f func() T) (zero T) {
 
 func (n *node) count(which func(*store.Container) bool) map[string]int {
 	m := map[string]int{}
+	for p := lifecycle.Created; p <= lifecycle.Removing; p++ {
+		m[p.String()] = 0
+	}
 	for _, c := range n.ledger.Containers() {
 		if c.State.Visible() && which(c) {
 			m[c.State.Phase.String()]++

@@ -28,7 +28,7 @@ func serve(ctx context.Context, d Daemon) error {
 	n.reconciler.Recover(ctx)
 
 	srv := server.New(n.serverConfig())
-	n.eventsDropped, n.eventStreams = srv.EventsDropped, srv.EventStreams
+	n.eventsDropped, n.eventStreams, n.stuckReads = srv.EventsDropped, srv.EventStreams, srv.StuckReads
 	l, err := socket.Listen(d.Config.Address, 0o660)
 	if err != nil {
 		return fmt.Errorf("listen for CRI: %w", err)
