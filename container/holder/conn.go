@@ -211,7 +211,7 @@ func (c *conn) process() (pidfd.Process, bool) {
 func kill(ctx context.Context, p pidfd.Process) error {
 	h, err := pidfd.Open(p)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	defer h.Close()
 	if err := h.Signal(unix.SIGKILL); err != nil && !errors.Is(err, pidfd.ErrGone) {
