@@ -195,12 +195,6 @@ func (c *Containers) askShim(v *store.Container, e *lifecycle.SeenExited) {
 	}
 }
 
-// outOfMemory asks the cgroup's counter, which goes when the task is deleted.
-func (c *Containers) outOfMemory(v *store.Container) bool {
-	n, err := c.Kernel.Cgroup(v.Cgroup).OOMKills()
-	return err == nil && n > 0
-}
-
 // empty reports whether the cgroup is empty, giving the dying a moment: they
 // leave it shortly after init.
 func (c *Containers) empty(v *store.Container) bool {

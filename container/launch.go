@@ -71,7 +71,8 @@ func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error)
 	if _, err := c.hold(v.ID, asStore(init)); err != nil {
 		return 0, fmt.Errorf("take hold of the first process: %w", err)
 	}
-	if _, err := c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Init = asStore(init) }); err != nil {
+	base := c.goneKills(v)
+	if _, err := c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Init, v.OOMBase = asStore(init), base }); err != nil {
 		return 0, err
 	}
 	if err := ctx.Err(); err != nil {

@@ -114,7 +114,10 @@ type Container struct {
 	// Init is the main process; unknown before Starting.
 	Init Process `json:"init,omitzero"`
 	// Cgroup is its directory, absolute from the root of the hierarchy.
-	Cgroup  string `json:"cgroup,omitempty"`
+	Cgroup string `json:"cgroup,omitempty"`
+	// OOMBase is how many out-of-memory kills its parent cgroup had counted in
+	// cgroups that were gone when it was made; kept for systemd's scopes only.
+	OOMBase uint64 `json:"oom_base,omitempty"`
 	Version uint64 `json:"-"`
 }
 
