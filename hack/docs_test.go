@@ -119,3 +119,35 @@ func (s source) ending(name string) []string {
 	}
 	return out
 }
+
+// README's table of metrics has every metric of crid, and none that there is not.
+func TestTheReadmeHasEveryMetric(t *testing.T) {
+	metric := regexp.MustCompile(`\bcrid_[a-z_]+[a-z]\b`)
+	there := map[string]bool{}
+	for file, text := range sources(t).files {
+		if path.Dir(file) == "server/metrics" && !strings.HasSuffix(file, "_test.go") {
+			for _, name := range metric.FindAllString(text, -1) {
+				there[name] = true
+			}
+		}
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, name := range metric.FindAllString(string(readme), -1) {
+		told[name] = true
+		if !there[name] {
+			t.Errorf("README.md tells of %s, which is not there", name)
+		}
+	}
+	for name := range there {
+		if !told[name] {
+			t.Errorf("README.md does not tell of %s", name)
+		}
+	}
+	if len(there) < 10 {
+		t.Errorf("only %d metrics found: the pattern has lost them", len(there))
+	}
+}
