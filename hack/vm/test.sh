@@ -1,33 +1,98 @@
 #!/bin/bash
-# hack/vm/test.sh: the end-to-end core in the guest with cgroup v2, once with the cgroupfs driver and once under systemd with its own. Test programs are
-# built here and only run there. FOCUS=regexp chooses tests; LIMIT is for each of the two runs.
-set -uo pipefail
-cd "$(dirname "$0")/../.." || exit 1
-OUT=.build/vm-tests
-export LIMIT=${LIMIT:-2400}
-hack/vm/guest.sh build || exit 1
-rm -rf "$OUT"
-mkdir -p "$OUT"
-for p in $(go list -tags e2e -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./e2e/...); do
-	CGO_ENABLED=0 go test -c -tags e2e -o "$OUT/$(basename "$p").test" "$p" || exit 1
+# hack/vm/test.sh: what `make test-v2` runs. The end-to-end tests in a guest with cgroup v2, once with the cgroupfs driver and once under
+# systemd with its driver; a table and a line of counts at the end. Test programs are built here and only run there.
+#
+#   MODES="cgroupfs systemd"   which of the two
+#   FOCUS=REGEXP               only tests that match (of all packages; the table's selections below do not count then)
+#   LIMIT=SECONDS              for each mode, from boot to power off (default 1500)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+BUILD=${CRID_BUILD_DIR:-$PWD/.build}
+STAGE=$BUILD/vm/stage RESULTS=$PWD/.results/v2
+MODES=${MODES:-cgroupfs systemd} LIMIT=${LIMIT:-1500} FOCUS=${FOCUS:-}
+
+# Which tests of which package run under which mode: MODE PACKAGE REGEXP. Pod work is some twelve times slower in the guest than on the host,
+# so what has nothing to do with cgroups, namespaces or the kernel's version is left to the host.
+SELECTION='
+cgroupfs ./container/cgroup .
+cgroupfs ./container/machine .
+cgroupfs ./e2e/v2           .
+cgroupfs ./e2e/core         Status|States|Filters|Grace|Shorten|Stopping|Remove|Outside|Shared?|Process|Host|Namespace|Sysctl|Limit|Memory|OOM|Stat|Update|Exec|Log|Retr|Privileged|Mount|User
+cgroupfs ./e2e              Lifecycle|Restart|UserNamespace
+systemd  ./container/cgroup .
+systemd  ./container/machine .
+systemd  ./e2e/v2           .
+systemd  ./e2e/core         TestTheStatusOfEveryState|Grace|Outside|ProcessNamespace|Limit|Memory|OOM|Stat|Update
+systemd  ./e2e              Restart|UserNamespace
+'
+
+say() { echo "test-v2: $*"; }
+
+# program PACKAGE: the name of its test program
+program() { local p=${1#./}; echo "${p//\//-}.test"; }
+
+stage() {
+	local mode package regexp f
+	mkdir -p "$STAGE"/{bin,hack,contrib,e2e/images,.build/images,tests}
+	rm -rf "$STAGE"/tests/* "$STAGE"/out
+	mkdir -p "$STAGE/out"
+	cp -a bin/{crid,runc,containerd-shim-runc-v2,crictl} "$STAGE/bin/"
+	rm -rf "$STAGE/bin/cni" "$STAGE/e2e/images/guest"
+	cp -a bin/cni "$STAGE/bin/"
+	cp -a contrib/crid.service "$STAGE/contrib/"
+	cp -a hack/parts.txt "$STAGE/hack/"
+	cp -a hack/vm/lane.sh "$STAGE/hack/"
+	cp -a e2e/images/guest "$STAGE/e2e/images/"
+	for f in busybox pause nnp web; do cp -a "$BUILD/images/$f" "$BUILD/images/$f.stamp" "$STAGE/.build/images/"; done
+	while read -r mode package regexp; do
+		f=$(program "${package:-}")
+		[ -n "$mode" ] && [ ! -e "$STAGE/tests/$f" ] || continue
+		go test -c -tags e2e -o "$STAGE/tests/$f" "$package" || { say "$package does not compile"; return 1; }
+		[ -e "$STAGE/tests/$f" ] || say "$package has no tests" # go test -c makes nothing then
+	done <<<"$SELECTION"
+}
+
+# lane MODE: one boot. Each line of its plan is a test program and what to run of it.
+lane() {
+	local mode package regexp init=tiny code=0
+	[ "$1" = cgroupfs ] || init=systemd
+	while read -r mode package regexp; do
+		[ "$mode" = "$1" ] && [ -e "$STAGE/tests/$(program "$package")" ] || continue
+		echo "$(program "$package") ${FOCUS:-$regexp}"
+	done <<<"$SELECTION" >"$STAGE/plan"
+	INIT=$init SHARE=$STAGE LIMIT=$LIMIT hack/vm/vm.sh run "bash hack/lane.sh $1" || code=$?
+	mkdir -p "$RESULTS"
+	cp "$STAGE"/out/"$1"-* "$RESULTS/" 2>/dev/null || :
+	[ $code = 0 ] || say "$1: the guest ended with $code"
+	return $code
+}
+
+# table: counts by mode and program, from the logs; sets PASSED FAILED SKIPPED
+table() {
+	local file mode name p f s time
+	PASSED=0 FAILED=0 SKIPPED=0
+	printf '\n%-10s %-26s %7s %7s %8s %8s\n' driver tests passed failed skipped seconds
+	for file in "$RESULTS"/*.log; do
+		[ -e "$file" ] || continue
+		name=$(basename "$file" .log) mode=${name%%-*}
+		p=$(grep -c '^--- PASS' "$file" || :) f=$(grep -c '^--- FAIL' "$file" || :) s=$(grep -c '^--- SKIP' "$file" || :)
+		time=$(awk '/^took / {print $2}' "$file")
+		if ! grep -q '^status 0$' "$file" && [ "$f" = 0 ]; then f=1; fi # it died, or ran out of time
+		printf '%-10s %-26s %7d %7d %8d %8s\n' "$mode" "${name#*-}" "$p" "$f" "$s" "${time:--}"
+		PASSED=$((PASSED + p)) FAILED=$((FAILED + f)) SKIPPED=$((SKIPPED + s))
+	done
+	grep -hE -A2 '^--- SKIP' "$RESULTS"/*.log 2>/dev/null | awk '/^--- SKIP/ {name = $3; next} /_test.go|\.go:/ {sub(/^ *[^ ]*: /, ""); if (name != "") print "skipped " name ": " $0; name = ""}' | sort -u || :
+	grep -hE '^ *--- FAIL' "$RESULTS"/*.log 2>/dev/null | sed 's/^ *--- FAIL:/failed/' || :
+}
+
+hack/vm/vm.sh build
+stage
+rm -rf "$RESULTS"
+bad=0
+for mode in $MODES; do
+	say "cgroup v2, driver $mode"
+	lane "$mode" || bad=1
 done
-CGO_ENABLED=0 go build -o "$OUT/critest" ./e2e/critest || exit 1
-failed=0
-for init in ${INITS:-plain systemd}; do
-	driver=cgroupfs
-	[ "$init" = plain ] || driver=systemd
-	echo "== cgroup v2, driver $driver =="
-	# The suite's specs that cgroups have a part in; all of it would take an hour.
-	INIT=$init hack/vm/guest.sh run "
-		export CRID_PROJECT=/host CRID_BUILD_DIR=/host/.build PATH=/host/bin:\$PATH CRID_E2E_CGROUP_DRIVER=$driver
-		bad=0
-		for t in $OUT/*.test; do
-			echo \"-- \$t\"
-			\$t -test.timeout 30m -test.run '${FOCUS:-.}' || bad=1
-		done
-		[ -n '${FOCUS:-}' ] || $OUT/critest -no-websocket -out /tmp/critest -limit 30m -focus '${SPECS:-resources|OOM|oom|AppArmor|listing container stats|basic operations on container|PodSandbox}' || bad=1
-		exit \$bad" | tee "$OUT/$init.log" || failed=1
-done
-passed=$(grep -chE '^(--- PASS|ok|PASS)' "$OUT"/*.log | awk '{n += $1} END {print n + 0}')
-[ $failed = 0 ] && echo "cgroup v2: all of it passed" || echo "cgroup v2: something failed, see $OUT/*.log (${passed} packages passed)"
-exit $failed
+table
+echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+[ "$bad" = 0 ] && [ "$FAILED" = 0 ] && [ "$PASSED" -gt 0 ]
