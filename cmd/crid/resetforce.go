@@ -157,7 +157,7 @@ func (r *resetter) kill(ctx context.Context, v victim) {
 func killOne(ctx context.Context, p pidfd.Process) error {
 	h, err := pidfd.Open(p)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone, or cannot be named; its cgroup decides
+		return nil // it is gone, or cannot be named; its cgroup decides
 	}
 	defer h.Close()
 	_ = h.Signal(unix.SIGKILL)
