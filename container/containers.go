@@ -213,6 +213,4 @@ func (c *Containers) Bundle(id string) string { return filepath.Join(c.StateDir,
 
 func (c *Containers) rootfs(id string) string { return filepath.Join(c.Bundle(id), "rootfs") }
 
-// cgroupPath is the name of the container's cgroup for the OCI spec, and where
-// that lies in the hierarchy.
 func isNotFound(err error) bool { return errors.Is(err, errdefs.ErrNotFound) }

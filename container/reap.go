@@ -85,7 +85,7 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	if err := c.Shims.DeleteTask(rpc, v.Handler, c.fenced(v.ID), v.ID); err != nil {
 		c.Log.Warn("the shim's delete command failed", "container", v.ID, "err", err)
 	}
-	if full, err := c.nothingLives(v); err != nil || !full {
+	if dead, err := c.nothingLives(v); err != nil || !dead {
 		return errors.New("a process came back while its task was deleted")
 	}
 	rt, err := c.Handlers.Runtime(v.Handler)

@@ -66,7 +66,7 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 	return c.ended(ctx, v.ID)
 }
 
-// Signal a kill of a member without waiting, for the end of a pod.
+// KillMember has a container killed, without waiting for it: for the end of a pod.
 func (c *Containers) KillMember(id string) {
 	now := c.Kernel.Now()
 	_, _ = c.step(id, lifecycle.AskStop{Now: now, KillAt: now})

@@ -305,7 +305,7 @@ func (s *Store) fromRecord(rec *imageRecord) (*entry, error) {
 	return en, nil
 }
 
-// UnpackLimits are what a layer of that compressed size may unpack to.
+// unpackLimits are what a layer of that compressed size may unpack to.
 func (s *Store) unpackLimits(compressed int64) untar.Options {
 	limit := s.cfg.MaxLayerBytes
 	if compressed >= 0 && compressed < limit/256 {

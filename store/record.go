@@ -130,7 +130,7 @@ func (c *Container) FinishedAt() int64 {
 	return max(c.State.Exit.At, c.StartedAt, c.CreatedAt)
 }
 
-// key is what must be unique among containers.
+// containerKey is what must be unique among containers.
 type containerKey struct {
 	pod  string
 	name ContainerName
