@@ -174,6 +174,15 @@ func (w *World) Open(id pidfd.Process) (*Process, error) {
 	return p, nil
 }
 
+// Reaped reports whether the pid's process is dead and waited for: the pid may
+// be given away.
+func (w *World) Reaped(pid int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.procs[pid]
+	return p != nil && p.reaped
+}
+
 // Watch calls fn once, in a goroutine of its own, when the process has ended.
 func (w *World) Watch(p *Process, fn func()) {
 	w.mu.Lock()

@@ -1,0 +1,198 @@
+package sim
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle"
+)
+
+// eye looks at what crid shows and at what is true, after every step.
+type eye struct {
+	m *machine
+
+	mu       sync.Mutex
+	told     map[string]bool // violations already reported
+	shown    map[string]shown
+	promised map[string]promise
+	stopped  map[stoppedKey]int
+}
+
+type shown struct {
+	exit     lifecycle.Exit
+	finished int64
+	run      int
+}
+
+type stoppedKey struct {
+	run int
+	id  string
+}
+
+// promise is what an answer has said of a pod or container.
+type promise struct {
+	what            string // "pod" or "container"
+	exists, absent  bool
+	started, ended  bool
+	removalUnderWay bool
+}
+
+func newEye(m *machine) *eye {
+	return &eye{m: m, told: map[string]bool{}, shown: map[string]shown{}, promised: map[string]promise{}, stopped: map[stoppedKey]int{}}
+}
+
+// promise changes what is known to have been answered.
+func (e *eye) promise(id string, f func(*promise)) {
+	if id == "" {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.promised[id]
+	f(&p)
+	e.promised[id] = p
+}
+
+func (e *eye) say(what, id, format string, args ...any) {
+	if k := what + id; !e.told[k] {
+		e.told[k] = true
+		e.m.violated(what, format, args...)
+	}
+}
+
+// bound is within what time the truth has to be shown.
+const bound = 2 * time.Second
+
+// look checks all invariants that hold at any time.
+func (e *eye) look(r *run) {
+	up := r.up.Load()
+	if up == 0 || r.dead.Load() {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	names := map[string]string{}
+	there := map[string]bool{}
+	for _, v := range r.ledger.Containers() {
+		there[v.ID] = v.State.Visible()
+		e.container(r, v, time.Duration(up))
+		if v.State.Visible() && v.State.Phase < lifecycle.Exited {
+			k := fmt.Sprint(v.PodID, v.Name)
+			if other := names[k]; other != "" {
+				e.say("I8", k, "containers %s and %s live under one name", short(other), short(v.ID))
+			}
+			names[k] = v.ID
+		}
+	}
+	for _, p := range r.ledger.Pods() {
+		there[p.ID] = p.State.Visible()
+		if p.State.Phase == lifecycle.Ready {
+			k := fmt.Sprint(p.Name)
+			if other := names[k]; other != "" {
+				e.say("I8", k, "pods %s and %s live under one name", short(other), short(p.ID))
+			}
+			names[k] = p.ID
+		}
+	}
+	for id, p := range e.promised {
+		switch {
+		case p.exists && !p.removalUnderWay && !there[id]:
+			e.say("I9", id, "%s %s was answered and is not there", p.what, short(id))
+		case p.absent && there[id]:
+			e.say("I9", id, "%s %s was answered as removed and is there", p.what, short(id))
+		}
+	}
+}
+
+func (e *eye) container(r *run, v *store.Container, up time.Duration) {
+	w, known := e.m.truth(v.ID)
+	now := time.Since(e.m.began)
+	switch v.State.Phase {
+	case lifecycle.Exited, lifecycle.Removing:
+		if p := e.m.livesOf(v.ID); p != nil {
+			e.say("I1", v.ID, "%s is shown as %s and its pid %d lives", short(v.ID), v.State.Phase, p.Process().Pid)
+		}
+	case lifecycle.Running:
+		if known && w.init.Exited() {
+			last := w.endedAt
+			alive := false
+			for _, p := range w.all {
+				alive = alive || !p.Exited()
+			}
+			if w.lastEnd.After(last) {
+				last = w.lastEnd
+			}
+			if since := now - max(last.Sub(e.m.began), up); !alive && since > bound {
+				e.say("I2", v.ID, "%s is shown as running %v after its end", short(v.ID), since)
+			}
+		}
+	case lifecycle.Making, lifecycle.Created, lifecycle.Starting, lifecycle.Gone:
+	}
+	if p := e.promised[v.ID]; p.started && !p.removalUnderWay && v.State.Phase < lifecycle.Running {
+		e.say("I9s", v.ID, "the start of %s was answered and it is shown as %s", short(v.ID), v.State.Phase)
+	} else if p.started && p.ended && v.State.Phase < lifecycle.Exited {
+		e.say("I9e", v.ID, "the end of %s was answered and it is shown as %s", short(v.ID), v.State.Phase)
+	}
+	if v.State.Phase == lifecycle.Exited {
+		e.exit(r, v, w, known)
+	}
+}
+
+// exit checks how a container is shown to have ended.
+func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
+	x := v.State.Exit
+	old, seen := e.shown[v.ID]
+	if seen {
+		if old.exit.Code != x.Code || old.exit.OOM != x.OOM || old.run == r.no && (old.exit != x || old.finished != v.FinishedAt()) {
+			e.say("I4", v.ID, "the exit of %s changed from %+v to %+v", short(v.ID), old.exit, x)
+		}
+		return
+	}
+	e.shown[v.ID] = shown{x, v.FinishedAt(), r.no}
+	if !known || w.init == nil {
+		return
+	}
+	st, _ := w.init.Status()
+	switch {
+	case x.Source == lifecycle.Runtime:
+	case x.Source == lifecycle.Assumed:
+		if w.upThen == r.no {
+			e.say("code", v.ID, "%s ended with %d before the eyes of crid, which shows %+v", short(v.ID), st.Code(), x)
+		}
+	case int(x.Code) != st.Code():
+		e.say("code", v.ID, "%s ended with %d and is shown with %+v", short(v.ID), st.Code(), x)
+	}
+	if x.OOM && !w.oomed {
+		e.say("oom", v.ID, "%s is shown as out of memory", short(v.ID))
+	}
+}
+
+// follow counts the announced ends of one run.
+func (e *eye) follow(r *run) {
+	sub := r.ledger.Subscribe(1000)
+	defer sub.Cancel()
+	for {
+		select {
+		case <-r.gone:
+			return
+		case <-r.ctx.Done():
+			return
+		case n, ok := <-sub.Notices:
+			if !ok {
+				return
+			}
+			if n.Kind != lifecycle.NoticeStopped {
+				continue
+			}
+			e.mu.Lock()
+			k := stoppedKey{r.no, n.Container.ID}
+			e.stopped[k]++
+			if e.stopped[k] > 1 {
+				e.say("I4s", k.id, "the end of %s was announced twice", short(k.id))
+			}
+			e.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/fake"
+)
+
+// machine is a node without crid: what outlives a crash of it.
+type machine struct {
+	*fake.World
+	seed       uint64
+	dir        string
+	state      string
+	root       string
+	handlerDir string // where the OCI runtime keeps its state
+	began      time.Time
+
+	dice sync.Mutex
+	rng  *rand.Rand
+
+	mu      sync.Mutex
+	calm    bool // no new faults
+	cgroups map[string]*group
+	mounts  map[string]bool
+	pins    map[string]bool // namespaces
+	nets    map[string]bool // attachments, by pod
+	adds    map[string]int
+	rootfs  map[string]bool
+	inits   map[int]*workload // by pid of the newest init
+	byID    map[string]*workload
+	shims   map[string]*fake.Shim // by pod
+	members map[string]string     // pods by container
+	full    bool                  // the disk
+	mishaps map[string]bool
+	rate    float64
+	lines   []string
+	failed  []string
+}
+
+// group is one cgroup.
+type group struct {
+	procs []*fake.Process
+	ooms  uint64
+}
+
+// workload is what is really the case with one container.
+type workload struct {
+	id, pod string
+	init    *fake.Process
+	begun   int // how often it was started
+	all     []*fake.Process
+	endedAt time.Time // of the init
+	lastEnd time.Time // of any of its processes
+	upThen  int       // the run of crid that was up when it ended; 0: none
+	oomed   bool
+}
+
+func newMachine(seed uint64, dir string) *machine {
+	m := &machine{World: fake.NewWorld(), seed: seed, dir: dir, state: filepath.Join(dir, "state"), root: filepath.Join(dir, "root"),
+		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), rng: rand.New(rand.NewPCG(seed, 7)), //nolint:gosec // reproducible on purpose
+		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]bool{}, adds: map[string]int{},
+		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{}}
+	return m
+}
+
+// note keeps a line of what happened, for whoever looks into a seed.
+func (m *machine) note(format string, args ...any) {
+	line := fmt.Sprintf("%12s ", time.Since(m.began)) + fmt.Sprintf(format, args...)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lines = append(m.lines, line)
+}
+
+// violated reports a broken invariant; the seed goes on to its end.
+func (m *machine) violated(what, format string, args ...any) {
+	line := what + ": " + fmt.Sprintf(format, args...)
+	m.note("!!! %s", line)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = append(m.failed, line)
+}
+
+// chance, upTo and pick are the dice.
+func (m *machine) chance(p float64) bool {
+	m.dice.Lock()
+	defer m.dice.Unlock()
+	return m.rng.Float64() < p
+}
+
+// between answers a duration that no other draw is likely to have had.
+func (m *machine) between(low, high time.Duration) time.Duration {
+	m.dice.Lock()
+	defer m.dice.Unlock()
+	return low + time.Duration(m.rng.Int64N(int64(high-low)))
+}
+
+func (m *machine) n(n int) int {
+	m.dice.Lock()
+	defer m.dice.Unlock()
+	return m.rng.IntN(n)
+}
+
+func (m *machine) isCalm() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calm
+}
+
+func short(id string) string {
+	if len(id) > 6 {
+		return id[:6]
+	}
+	return id
+}
+
+// hooks follow what the fake shims do.
+func (m *machine) hooks(up func() int) fake.Hooks {
+	return fake.Hooks{
+		Bundle: func(path string) bool {
+			_, err := os.Stat(filepath.Join(path, "config.json"))
+			return err == nil
+		},
+		Created: func(shim string, c shimclient.Create, init *fake.Process) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			w := m.byID[c.ID]
+			if w == nil {
+				w = &workload{id: c.ID, pod: shim}
+				m.byID[c.ID] = w
+			}
+			w.init = init
+			w.all = append(w.all, init)
+			m.inits[init.Process().Pid] = w
+			g := m.group("/crid/" + shim + "/" + c.ID)
+			g.procs = append(g.procs, init)
+		},
+		Started: func(id string, init *fake.Process) {
+			m.mu.Lock()
+			w := m.byID[id]
+			w.begun++
+			n := w.begun
+			m.mu.Unlock()
+			m.note("     workload %s begins as pid %d", short(id), init.Process().Pid)
+			if n > 1 {
+				m.violated("I3", "the workload of %s was started %d times", short(id), n)
+			}
+		},
+		Knows: func(id string, knows bool) {
+			dir := filepath.Join(m.handlerDir, container.Namespace, id)
+			if knows {
+				_ = os.MkdirAll(dir, 0o700)
+			} else {
+				_ = os.RemoveAll(dir)
+			}
+		},
+		Ended: func(p *fake.Process) {
+			m.mu.Lock()
+			w := m.inits[p.Process().Pid]
+			if w != nil {
+				w.lastEnd = time.Now()
+			}
+			if w != nil && w.init == p {
+				w.endedAt, w.upThen = time.Now(), up()
+			}
+			m.mu.Unlock()
+			if w != nil {
+				m.note("     pid %d of %s ends", p.Process().Pid, short(w.id))
+			}
+		},
+	}
+}
+
+// group is called with the lock held.
+func (m *machine) group(path string) *group {
+	g := m.cgroups[path]
+	if g == nil {
+		g = &group{}
+		m.cgroups[path] = g
+	}
+	return g
+}
+
+// inside answers who lives in a cgroup and below.
+func (m *machine) inside(path string) []*fake.Process {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*fake.Process
+	for p, g := range m.cgroups {
+		if p == path || strings.HasPrefix(p, path+"/") {
+			for _, q := range g.procs {
+				if !q.Exited() {
+					out = append(out, q)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// livesOf answers a living process of the container.
+func (m *machine) livesOf(id string) *fake.Process {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.byID[id]
+	if w == nil {
+		return nil
+	}
+	for _, p := range w.all {
+		if !p.Exited() {
+			return p
+		}
+	}
+	return nil
+}
+
+// livesIn answers a container of the pod of which a process lives.
+func (m *machine) livesIn(pod string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, w := range m.byID {
+		if w.pod != pod {
+			continue
+		}
+		for _, p := range w.all {
+			if !p.Exited() {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+func (m *machine) truth(id string) (w workload, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.byID[id]; p != nil {
+		return *p, true
+	}
+	return workload{}, false
+}
