@@ -52,6 +52,22 @@ deps: ## install missing system packages by name
 deps-run:
 	@hack/deps.sh run test
 
+# The two programs that crid carries in itself. They are part of the source, so that building crid needs no C compiler; this makes
+# them anew, for both architectures (gcc and gcc-aarch64-linux-gnu).
+FREESTANDING := -static -nostdlib -nostartfiles -ffreestanding -fno-builtin -fno-tree-loop-distribute-patterns -fno-stack-protector \
+	-fno-asynchronous-unwind-tables -fno-strict-aliasing -fno-pic -no-pie -Os -Wall -Wextra -Werror \
+	-Wl,--build-id=none,-z,noseparate-code,-z,noexecstack,-z,norelro -s
+
+.PHONY: holder
+holder: ## container/holder's program, from its C source
+	@gcc $(FREESTANDING) -o container/holder/holder_amd64 container/holder/src/holder.c
+	@aarch64-linux-gnu-gcc $(FREESTANDING) -mgeneral-regs-only -mno-outline-atomics -o container/holder/holder_arm64 container/holder/src/holder.c
+
+.PHONY: pause
+pause: ## sandbox/pause's program, from its C source
+	@gcc $(FREESTANDING) -n -fcf-protection=none -o sandbox/pause/pause_amd64 sandbox/pause/src/pause.c
+	@aarch64-linux-gnu-gcc $(FREESTANDING) -n -o sandbox/pause/pause_arm64 sandbox/pause/src/pause.c
+
 .PHONY: images
 images: ## compile the programs of the test images
 	@go run ./e2e/images build
