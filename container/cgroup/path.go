@@ -94,6 +94,19 @@ func unitName(prefix, name string) string {
 	return prefix + "-" + name + ".scope"
 }
 
+// innermost is the cgroup that has a container's limits. With systemd on v2 crun
+// leaves the scope as it is and puts them on a cgroup "container" in it
+// (crun(1), run.oci.systemd.subgroup).
+func (c *Cgroup) innermost() *Cgroup {
+	if !c.t.v2 || !strings.HasSuffix(c.path, ".scope") {
+		return c
+	}
+	if in := load(c.t, c.path+"/container"); in.Exists() {
+		return in
+	}
+	return c
+}
+
 // expandSlice turns a slice's name into its path: every dash is one level
 // (systemd.slice(5)): "a-b.slice" -> "/a.slice/a-b.slice".
 func expandSlice(slice string) (string, error) {

@@ -128,6 +128,7 @@ func (c *Cgroup) Stats(ctx context.Context) (*Stats, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
+	c = c.innermost()
 	b := &block{}
 	read := []func(*block){c.cpu2, c.memory2, c.pids, c.io2, c.hugetlb}
 	if !c.t.v2 {
