@@ -14,16 +14,18 @@ MODES=${MODES:-cgroupfs systemd} LIMIT=${LIMIT:-1500} FOCUS=${FOCUS:-}
 # Which tests of which package run under which mode: MODE PACKAGE REGEXP. Pod work is some twelve times slower in the guest than on the host,
 # so what has nothing to do with cgroups, namespaces or the kernel's version is left to the host.
 SELECTION='
-cgroupfs ./container/cgroup .
+cgroupfs ./container/cgroup  .
 cgroupfs ./container/machine .
-cgroupfs ./e2e/v2           .
-cgroupfs ./e2e/core         Status|States|Filters|Grace|Shorten|Stopping|Remove|Outside|Shared?|Process|Host|Namespace|Sysctl|Limit|Memory|OOM|Stat|Update|Exec|Log|Retr|Privileged|Mount|User
-cgroupfs ./e2e              Lifecycle|Restart|UserNamespace
-systemd  ./container/cgroup .
+cgroupfs ./e2e/v2            .
+cgroupfs ./e2e               TestUserNamespace
+cgroupfs ./e2e/core          Test(TheStatus|ThePods|Filters|Grace|ASecondStop|StoppingAPod|RemoveOf|ADeath|WhatContainers|APodWide|ATargets|TheHostsN|Sysctls|Limits|OutOf|Statistics|Metrics|ExitCodes|ExecHas|Lines|LastWords|RetriesJoin|EventsIn)
+cgroupfs ./e2e/restart       Test(ACrashHurts|AGraceful|AShimIsKilled)
+systemd  ./container/cgroup  .
 systemd  ./container/machine .
-systemd  ./e2e/v2           .
-systemd  ./e2e/core         TestTheStatusOfEveryState|Grace|Outside|ProcessNamespace|Limit|Memory|OOM|Stat|Update
-systemd  ./e2e              Restart|UserNamespace
+systemd  ./e2e/v2            .
+systemd  ./e2e               TestUserNamespace
+systemd  ./e2e/core          Test(TheStatus|ThePods|Grace|ADeath|APodWide|Limits|OutOf|Statistics)
+systemd  ./e2e/restart       Test(ACrashHurts|AShimIsKilled)
 '
 
 say() { echo "test-v2: $*"; }
