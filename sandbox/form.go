@@ -181,7 +181,7 @@ func (p *Pods) endPause(ctx context.Context, v *store.Pod) error {
 		return err
 	}
 	cg := p.Kernel.Cgroup(dir)
-	end := time.Now().Add(endDeadline)
+	end, shimKilled := time.Now().Add(endDeadline), false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		dead := p.killPause(v)
 		if err := cg.Kill(); err != nil {
@@ -189,6 +189,14 @@ func (p *Pods) endPause(ctx context.Context, v *store.Pod) error {
 		}
 		if full, err := cg.Populated(); dead && err == nil && !full {
 			break
+		}
+		if !shimKilled && time.Now().After(end.Add(-endDeadline*3/4)) {
+			// The first process of a process namespace cannot end before the
+			// others are reaped, and a shim that hangs does not reap them.
+			shimKilled = true
+			if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
+				p.Log.Warn("kill a shim that keeps the sandbox process from ending", "pod", v.ID, "err", err)
+			}
 		}
 		if time.Now().After(end) {
 			return errors.New("the sandbox process does not die")
