@@ -46,7 +46,7 @@ func Begin(t *testing.T) *Story {
 	t.Helper()
 	needRoot(t)
 	if shared == nil {
-		w, err := open(t, harness.Crid{Metrics: "127.0.0.1:0"})
+		w, err := open(t, harness.Crid{Metrics: "127.0.0.1:0"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,8 +65,14 @@ func Begin(t *testing.T) *Story {
 // Alone starts a test on a daemon that nobody else uses, so that it may be killed, starved and lied to.
 func Alone(t *testing.T, kind harness.Crid) *Story {
 	t.Helper()
+	return AloneIn(t, kind, nil)
+}
+
+// AloneIn is Alone in a home that a function prepares first: mounts in it go with the home.
+func AloneIn(t *testing.T, kind harness.Crid, prepare func(*harness.Home) error) *Story {
+	t.Helper()
 	needRoot(t)
-	w, err := open(t, kind)
+	w, err := open(t, kind, prepare)
 	if w != nil {
 		t.Cleanup(func() {
 			if err := errors.Join(w.daemon.Stop(), w.daemon.Home.Remove()); err != nil {
@@ -89,12 +95,17 @@ func needRoot(t *testing.T) {
 }
 
 // open starts a daemon, lets a first pod make what is made for good, and counts. On an error nothing is left.
-func open(t *testing.T, kind harness.Crid) (*world, error) {
+func open(t *testing.T, kind harness.Crid, prepare func(*harness.Home) error) (*world, error) {
 	home, err := harness.NewHome(harness.Full)
 	if err != nil {
 		return nil, err
 	}
 	w := &world{}
+	if prepare != nil {
+		if err := prepare(home); err != nil {
+			return nil, errors.Join(err, home.Remove())
+		}
+	}
 	if err := kit.WriteHosts(home.Certs(), harness.Registry(t).Addr); err != nil {
 		return nil, errors.Join(err, home.Remove())
 	}
