@@ -64,10 +64,11 @@ func (c *Containers) kill(ctx context.Context, v *store.Container) error {
 
 // How long a kill of the main process alone may take before the cgroup is
 // killed, how often a kill that is under way looks, and after how long it starts
-// over.
+// over. killShim is when a shim that hangs is suspected of keeping it from dying.
 const (
 	killFirst = 200 * time.Millisecond
 	killLook  = 500 * time.Millisecond
+	killShim  = 5 * time.Second
 	killAgain = time.Minute
 )
 
@@ -75,7 +76,12 @@ const (
 // the kernel dies when the kernel lets go of it, and that is seen within a
 // moment, whenever it is.
 func (c *Containers) awaitDeath(ctx context.Context, v *store.Container, g *grip) error {
-	for end := time.Now().Add(killAgain); time.Now().Before(end); {
+	begun, asked := time.Now(), false
+	for time.Since(begun) < killAgain {
+		if !asked && v.State.Stop == lifecycle.Killing && time.Since(begun) > killShim {
+			asked = true
+			c.Shims.EndHung(ctx, v.PodID)
+		}
 		if g == nil || g.proc.Exited() {
 			c.saw(v.ID, g, time.Now())
 		}

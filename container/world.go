@@ -31,6 +31,10 @@ type Shims interface {
 	// Unstick kills OCI runtime commands for a container that have hung under
 	// the pod's shim, and with it for the whole pod.
 	Unstick(ctx context.Context, podID, id string)
+	// EndHung kills the pod's shim if it does not answer. A shim that hangs does
+	// not reap, and the first process of a process namespace cannot end before
+	// all others in it have been reaped.
+	EndHung(ctx context.Context, podID string)
 	// DeleteTask runs the shim's delete sub-command for one container. Nothing
 	// that it answers is trusted; what counts is what the kernel shows after.
 	DeleteTask(ctx context.Context, handler, bundle, id string) error

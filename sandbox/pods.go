@@ -232,6 +232,28 @@ func (p *Pods) Unstick(ctx context.Context, podID, id string) {
 	}
 }
 
+// EndHung implements container.Shims. Only who was asked to kill a container may
+// ask: a shim that hangs is no reason to kill anybody.
+func (p *Pods) EndHung(ctx context.Context, podID string) {
+	v, err := p.Ledger.Pod(podID)
+	if err != nil || !v.Shim.Process.Known() {
+		return
+	}
+	s, err := p.Of(podID)
+	if err != nil {
+		return
+	}
+	ask, cancel := context.WithTimeout(ctx, shimDeadline)
+	defer cancel()
+	if _, err := s.Connect(ask, podID); err == nil || ctx.Err() != nil {
+		return
+	}
+	p.Log.Warn("a shim that does not answer keeps a container from dying; killing the shim", "pod", podID)
+	if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
+		p.Log.Error("kill shim", "pod", podID, "err", err)
+	}
+}
+
 // held is a shim that is kept, and whether we still care for its death: Gone
 // stays open for ever once our side of a shim is closed.
 type held struct {
