@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/crid-project/crid/shimclient"
@@ -36,7 +37,15 @@ func (c *Containers) Adopt(v *store.Container) bool {
 	case lifecycle.Starting:
 		if v.Boot != c.Ledger.Boot() {
 			c.lost(v)
+			return true
 		}
+		if !v.State.Launching {
+			_, _ = c.Ledger.StepContainer(v.ID, lifecycle.SeenNeverRan{}) // nothing was tried yet
+			return true
+		}
+		c.mu.Lock()
+		c.interrupted[v.ID] = true
+		c.mu.Unlock()
 	case lifecycle.Created, lifecycle.Exited, lifecycle.Removing, lifecycle.Gone:
 	}
 	return true
@@ -57,7 +66,9 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 	}
 	switch v.State.Phase {
 	case lifecycle.Starting:
-		c.settleStart(ctx, v)
+		if err := c.settleStart(ctx, v.ID); err != nil {
+			c.Log.Error("look into a start that a crash cut short; trying again", "container", id, "err", err)
+		}
 	case lifecycle.Running:
 		if _, err := c.openStreams(v); err != nil {
 			c.Log.Error("take up the streams again", "container", id, "err", err)
@@ -77,18 +88,39 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 }
 
 // settleStart finds out how far a start came that a crash cut short: the
-// workload runs, has run, or never ran. It never runs twice.
-func (c *Containers) settleStart(ctx context.Context, v *store.Container) {
-	if !v.State.Launching {
-		_, _ = c.step(v.ID, lifecycle.SeenNeverRan{}) // nothing was tried yet
-		return
-	}
+// workload runs, has run, or never ran. It never runs twice. A start of this
+// run is none of its business. It is safe to be called by several at once.
+func (c *Containers) settleStart(ctx context.Context, id string) error {
+	_, err, _ := c.settling.Do(id, func() (any, error) {
+		if !c.wasInterrupted(id) {
+			return nil, nil
+		}
+		v, err := c.Ledger.Container(id)
+		if err == nil && v.State.Phase == lifecycle.Starting {
+			err = c.settleInterrupted(ctx, v)
+		}
+		if err == nil || isNotFound(err) {
+			c.mu.Lock()
+			delete(c.interrupted, id)
+			c.mu.Unlock()
+		}
+		return nil, err
+	})
+	return err
+}
+
+func (c *Containers) wasInterrupted(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.interrupted[id]
+}
+
+func (c *Containers) settleInterrupted(ctx context.Context, v *store.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcDeadline)
 	defer cancel()
 	init, ran := c.howFar(ctx, v)
 	if !ran {
-		c.undoStart(v)
-		return
+		return c.undoStart(v)
 	}
 	if _, err := c.hold(v.ID, init); err != nil && !errors.Is(err, pidfd.ErrGone) {
 		c.Log.Error("take hold of the main process", "container", v.ID, "err", err)
@@ -102,6 +134,7 @@ func (c *Containers) settleStart(ctx context.Context, v *store.Container) {
 	}
 	_, _ = c.step(v.ID, lifecycle.SeenRunning{}, func(v *store.Container) { v.Init, v.StartedAt = init, max(started, v.CreatedAt) })
 	c.watch(v.ID)
+	return nil
 }
 
 // howFar tells whether the workload of an interrupted start was run, and as
@@ -129,17 +162,17 @@ func (c *Containers) howFar(ctx context.Context, v *store.Container) (init store
 }
 
 // undoStart clears away a start that never ran the workload; Reap does the rest.
-func (c *Containers) undoStart(v *store.Container) {
-	if _, err := c.Shims.Of(v.PodID); err != nil {
-		c.fence(v.ID) // it may still take effect in a shim that does not answer
-	}
+// That the shim does not know of it says nothing: what the last run of crid
+// asked for may still be on its way, so the container is fenced off until it is
+// started again.
+func (c *Containers) undoStart(v *store.Container) error {
+	c.fence(v.ID)
 	if err := c.killAll(v); err != nil {
-		c.Log.Error("clear away a start that a crash cut short; trying again", "container", v.ID, "err", err)
-		time.AfterFunc(rpcDeadline, func() { c.Settle(context.Background(), v.ID) })
-		return
+		return fmt.Errorf("clear away a start that was cut short: %w", err)
 	}
 	c.release(v.ID)
-	_, _ = c.step(v.ID, lifecycle.SeenNeverRan{})
+	_, err := c.step(v.ID, lifecycle.SeenNeverRan{})
+	return err
 }
 
 // startedAt is when the kernel started the process, Unix nanoseconds.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/crid-project/crid/container/logs"
 	"github.com/crid-project/crid/store"
@@ -62,6 +63,10 @@ type Containers struct {
 	mu      sync.Mutex
 	running map[string]*grip
 	streams map[string]*streams
+	// interrupted are starts that the end of the last run cut short, until it is
+	// known how far they came.
+	interrupted map[string]bool
+	settling    singleflight.Group
 }
 
 // grip is the hold on a container's main process.
@@ -77,7 +82,7 @@ func New(cfg Config) *Containers {
 	if cfg.Follow == nil {
 		cfg.Follow = func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error) { return log.Follow(stream, pipe) }
 	}
-	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}}
+	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}}
 	c.desk = upkeep.Desk{Kind: "container", Log: cfg.Log, Do: c.do, Owes: func(id string) lifecycle.Work {
 		v, err := c.Ledger.Container(id)
 		if err != nil || v.ID != id {

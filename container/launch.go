@@ -19,6 +19,9 @@ import (
 // by Adopt. If it fails, nothing of it lives before the law is told so.
 func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 	if v.State.Launching {
+		if c.wasInterrupted(v.ID) {
+			return c.settleStart(ctx, v.ID)
+		}
 		// An attempt of this run that could not be cleared away yet.
 		return c.abandon(v.ID, errors.New("the start was interrupted"))
 	}
@@ -50,6 +53,9 @@ func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error)
 	}
 	rt, err := c.Handlers.Runtime(v.Handler)
 	if err != nil {
+		return 0, err
+	}
+	if err := c.unfence(v.ID); err != nil {
 		return 0, err
 	}
 	if err := c.remountRootfs(v.ID); err != nil {

@@ -54,11 +54,6 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 	}
 	c.release(v.ID)
 	c.closeStreams(v.ID)
-	if v.State.Phase == lifecycle.Created || v.State.Phase == lifecycle.Starting {
-		if err := c.unfence(v.ID); err != nil {
-			return err
-		}
-	}
 	_, err = c.step(v.ID, lifecycle.ReapDone{})
 	return err
 }
@@ -125,12 +120,22 @@ func (c *Containers) fence(id string) {
 	}
 }
 
-// unfence brings the bundle of a container back that is to be started again.
+// unfence brings the bundle of a container back that is to be started again. Not
+// before that: a request of an interrupted start may take effect until then.
 func (c *Containers) unfence(id string) error {
 	if err := os.Rename(c.fenced(id), c.Bundle(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("bring bundle back: %w", err)
 	}
 	return nil
+}
+
+// HasBundle reports whether the container's bundle is there, fenced or not.
+func (c *Containers) HasBundle(id string) bool {
+	_, err := os.Stat(filepath.Join(c.Bundle(id), "config.json"))
+	if err != nil {
+		_, err = os.Stat(filepath.Join(c.fenced(id), "config.json"))
+	}
+	return err == nil
 }
 
 func (c *Containers) fencedOff(id string) bool {

@@ -2,8 +2,6 @@ package reconcile
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/crid-project/crid/container"
@@ -67,8 +65,8 @@ func (r *Reconciler) checkContainer(c *store.Container, add func(name, severity,
 		add("no-pod", "warn", "container %s belongs to pod sandbox %s, which has no record; stop and remove it", c.ID, c.PodID)
 	}
 	if c.State.Phase == lifecycle.Created || c.State.Phase == lifecycle.Running {
-		if _, err := os.Stat(filepath.Join(r.Containers.Bundle(c.ID), "config.json")); err != nil {
-			add("no-bundle", "fail", "container %s has no bundle: %v", c.ID, err)
+		if !r.Containers.HasBundle(c.ID) {
+			add("no-bundle", "fail", "container %s has no bundle in %s", c.ID, r.Containers.Bundle(c.ID))
 		}
 	}
 	if c.State.Orphan && c.State.Phase == lifecycle.Running {
