@@ -324,7 +324,7 @@ func (f *faults) move() {
 	}
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if len(w.all) == 1 { // what else is in it could not be found any more by anybody
+	if len(w.all) == 1 && w.begun > 0 { // what else is in it could not be found any more by anybody
 		if g := f.m.cgroups["/crid/"+w.pod+"/"+w.id]; g != nil {
 			g.procs = nil
 		}

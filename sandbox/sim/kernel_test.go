@@ -289,7 +289,7 @@ func (n networks) Add(ctx context.Context, a cni.Attachment, _ []byte) (*cni.Res
 		n.m.note("%d:   CNI ADD %s", n.no, short(a.ID))
 		n.m.mu.Lock()
 		defer n.m.mu.Unlock()
-		n.m.nets[a.ID] = true
+		n.m.nets[a.ID] = n.no
 		n.m.adds[a.ID]++
 	})
 	if err != nil {
@@ -321,8 +321,8 @@ func (n networks) GC(ctx context.Context, valid []cni.Attachment) error {
 		}
 		n.m.mu.Lock()
 		defer n.m.mu.Unlock()
-		for id := range n.m.nets {
-			if !keep[id] {
+		for id, by := range n.m.nets {
+			if !keep[id] && by != n.no { // what this process has attached counts as valid
 				delete(n.m.nets, id)
 			}
 		}

@@ -32,7 +32,7 @@ type machine struct {
 	cgroups map[string]*group
 	mounts  map[string]bool
 	pins    map[string]bool // namespaces
-	nets    map[string]bool // attachments, by pod
+	nets    map[string]int  // attachments by pod, and the run that made them
 	adds    map[string]int
 	rootfs  map[string]bool
 	inits   map[int]*workload // by pid of the newest init
@@ -67,7 +67,7 @@ type workload struct {
 func newMachine(seed uint64, dir string) *machine {
 	m := &machine{World: fake.NewWorld(), seed: seed, dir: dir, state: filepath.Join(dir, "state"), root: filepath.Join(dir, "root"),
 		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), rng: rand.New(rand.NewPCG(seed, 7)), //nolint:gosec // reproducible on purpose
-		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]bool{}, adds: map[string]int{},
+		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]int{}, adds: map[string]int{},
 		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{}}
 	return m
 }
