@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/crid-project/crid/image/inflate"
 	"github.com/crid-project/crid/image/layers"
 	"github.com/crid-project/crid/image/manifest"
 	"github.com/crid-project/crid/image/untar"
@@ -227,7 +227,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
-		z, err := gzip.NewReader(br)
+		z, err := inflate.NewReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("read gzip: %w", err)
 		}

@@ -46,17 +46,29 @@ func owner(hdr *tar.Header) (int, int, error) {
 }
 
 // applyAttributes sets owner, mode and extended attributes of an open file or
-// directory, in the order in which the kernel does not undo them.
+// directory, in the order in which the kernel does not undo them. Most files
+// are right as they were made: a look is much cheaper than a change, which is
+// an entry in the file system's journal.
 func applyAttributes(fd int, hdr *tar.Header) error {
 	uid, gid, err := owner(hdr)
 	if err != nil {
 		return err
 	}
-	if err := unix.Fchown(fd, uid, gid); err != nil {
-		return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("look at owner and mode: %w", err)
 	}
-	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
-		return fmt.Errorf("set mode: %w", err)
+	chown := st.Uid != uint32(uid) || st.Gid != uint32(gid)
+	if chown {
+		if err := unix.Fchown(fd, uid, gid); err != nil {
+			return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
+		}
+	}
+	// A change of the owner takes set-id bits away.
+	if chown || st.Mode&0o7777 != mode(hdr) {
+		if err := unix.Fchmod(fd, mode(hdr)); err != nil {
+			return fmt.Errorf("set mode: %w", err)
+		}
 	}
 	return eachXattr(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
 }

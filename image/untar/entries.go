@@ -74,7 +74,9 @@ func (u *unpacker) mkdir(parent int, name, base string, hdr *tar.Header) error {
 	wasWhiteout := false
 	u.res.Inodes++
 	u.res.Disk += block
-	err := unix.Mkdirat(parent, base, 0o700)
+	// Nobody else can reach the directory yet, so it may have its mode from the start.
+	perm := mode(hdr) & 0o777
+	err := unix.Mkdirat(parent, base, perm)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
 		if err = unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -83,7 +85,7 @@ func (u *unpacker) mkdir(parent int, name, base string, hdr *tar.Header) error {
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			fresh = false
 		} else {
-			wasWhiteout, err = u.place(parent, base, name, func(p int) error { return unix.Mkdirat(p, base, 0o700) })
+			wasWhiteout, err = u.place(parent, base, name, func(p int) error { return unix.Mkdirat(p, base, perm) })
 			if err == nil {
 				parent, err = u.dirs.open(path.Dir(name))
 			}
@@ -117,7 +119,7 @@ func (u *unpacker) file(parent int, base, name string, hdr *tar.Header, body io.
 	}
 	fd := -1
 	_, err := u.place(parent, base, name, func(p int) (err error) {
-		fd, err = unix.Openat(p, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(p, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode(hdr)&0o777)
 		return err
 	})
 	if err != nil {
