@@ -168,6 +168,7 @@ func TestBadContainers(t *testing.T) {
 		"a user beyond the kernel": {func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: math.MaxInt64}
 		}, "run_as_user"},
+		"a working folder among the runtime's open files": {func(c *runtimeapi.ContainerConfig) { c.WorkingDir = "/proc/self/fd/7" }, "working_dir"},
 		"a user twice": {func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.RunAsUser, c.Linux.SecurityContext.RunAsUsername = &runtimeapi.Int64Value{Value: 1}, "bin"
 		}, "run_as_user"},
