@@ -114,7 +114,11 @@ func TestPortForward(t *testing.T) {
 	p := run(t, d, "forward", nil)
 	config := harness.Container("web")
 	config.Image.Image, config.Command = kit.Nginx, nil
-	p.start(config)
+	id := p.start(config)
+	eventually(t, "a web server that listens", 20*time.Second, func() bool { // crictl gives up at the first connection that is refused
+		r, err := d.Exec(ctx, id, "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/")
+		return err == nil && r.GetExitCode() == 0
+	})
 	port := freePort(t)
 	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 	cmd := crictl(bounded, t, d, "port-forward", p.id, fmt.Sprintf("%d:80", port))
