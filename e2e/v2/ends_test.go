@@ -18,13 +18,13 @@ func TestAFrozenContainerCanBeStopped(t *testing.T) {
 	p := s.Pod("frozen")
 	polite := p.Go(story.Shell("polite", "trap 'exit 5' TERM; echo ready; while :; do sleep 1 & wait $!; done"))
 	polite.Heard("ready")
-	write(t, polite.CgroupDir("freezer"), "cgroup.freeze", "1")
+	write(t, dirOf(p, polite.ID), "cgroup.freeze", "1")
 	polite.Stop(20)
 	if st := polite.WantState(exited); st.GetExitCode() != 5 {
 		t.Errorf("thawed, it would have ended with 5, told is %d", st.GetExitCode())
 	}
 	killed := p.Go(story.Sleeper("killed"))
-	write(t, killed.CgroupDir("freezer"), "cgroup.freeze", "1")
+	write(t, dirOf(p, killed.ID), "cgroup.freeze", "1")
 	killed.Stop(0)
 	if st := killed.WantState(exited); st.GetExitCode() != 137 {
 		t.Errorf("killed while frozen: code %d", st.GetExitCode())
@@ -36,7 +36,7 @@ func TestTheKernelKillsAWholeCgroup(t *testing.T) {
 	s := begin(t)
 	p := s.Pod("killed")
 	a, b := p.Go(story.Shell("a", "sleep 1000 & sleep 1000")), p.Go(story.Sleeper("b"))
-	write(t, a.CgroupDir("pids"), "cgroup.kill", "1")
+	write(t, dirOf(p, a.ID), "cgroup.kill", "1")
 	if st := a.Exited(); st.GetExitCode() != 137 || st.GetReason() != "Error" {
 		t.Errorf("ended with %d, %s", st.GetExitCode(), st.GetReason())
 	}
@@ -52,7 +52,7 @@ func TestChildrenInTheHostsProcessNamespaceEndWithTheContainer(t *testing.T) {
 	node(config.Linux.SecurityContext.NamespaceOptions)
 	c := p.Go(config)
 	c.Heard("ready")
-	dir := c.CgroupDir("pids")
+	dir := dirOf(p, c.ID)
 	if n := len(strings.Fields(read(t, dir, "cgroup.procs"))); n < 4 {
 		t.Fatalf("%d processes in the cgroup", n)
 	}
