@@ -101,7 +101,9 @@ table() {
 		printf '%-10s %-26s %7d %7d %8d %8s\n' "$mode" "${name#*-}" "$p" "$f" "$s" "${time:--}"
 		PASSED=$((PASSED + p)) FAILED=$((FAILED + f)) SKIPPED=$((SKIPPED + s))
 	done
-	grep -hE -A2 '^--- SKIP' "$RESULTS"/*.log 2>/dev/null | awk '/^--- SKIP/ {name = $3; next} /_test.go|\.go:/ {sub(/^ *[^ ]*: /, ""); if (name != "") print "skipped " name ": " $0; name = ""}' | sort -u || :
+	# a reason stands before the line that it is for
+	awk '/^=== RUN/ {why = ""} /^ +[a-z_0-9]+\.go:[0-9]+: / {why = $0; sub(/^[^:]*:[0-9]+: /, "", why)} /^--- SKIP/ {print "skipped " $3 ": " why}' \
+		"$RESULTS"/*.log | sort -u
 	grep -hE '^ *--- FAIL' "$RESULTS"/*.log 2>/dev/null | sed 's/^ *--- FAIL:/failed/' || :
 }
 
