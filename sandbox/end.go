@@ -165,6 +165,13 @@ func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
 	if err := container.RemoveTree(p.Kernel, dir); err != nil {
 		return fmt.Errorf("remove pod folder: %w", err)
 	}
+	if !v.Shim.Process.Known() {
+		// Its start was cut short and may have gone on without us. It finds no
+		// bundle any more; what it started before is found by its address.
+		if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
+			return fmt.Errorf("end a shim that was being started: %w", err)
+		}
+	}
 	return p.Ledger.ErasePod(ctx, v.ID)
 }
 

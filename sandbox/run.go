@@ -134,11 +134,19 @@ func nsSpec(w *plan.Pod) netns.Spec {
 func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) error {
 	err := p.furnish(ctx, id, w, h)
 	if err == nil {
+		err = p.broken(id)
+	}
+	if err == nil {
 		if _, err = p.step(id, lifecycle.PodMade{}); err == nil {
 			err = p.Ledger.FlushPod(ctx, id)
 		}
 	}
 	if err == nil {
+		// What broke before the law took it for made was told to nobody.
+		if why := p.broken(id); why != nil {
+			p.lookAgain(id)
+			return why
+		}
 		return nil
 	}
 	if _, stepErr := p.step(id, lifecycle.PodMakeFailed{}); stepErr == nil {
@@ -147,6 +155,34 @@ func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) erro
 		_, _ = p.Ledger.WaitPod(wait, id, func(v *store.Pod) bool { return v.State.Phase == lifecycle.PodGone })
 	}
 	return err
+}
+
+// broken answers what a pod that was just made has lost already: it may take
+// long to make the one thing while another breaks.
+func (p *Pods) broken(id string) error {
+	if _, err := p.Of(id); err != nil {
+		return err
+	}
+	v, err := p.Ledger.Pod(id)
+	if err != nil {
+		return err
+	}
+	if gone := p.LostNamespace(v); gone != "" {
+		return fmt.Errorf("the pod's namespace %s was unmounted while the pod was made: %w", gone, errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+// lookAgain tells the law of what broken finds.
+func (p *Pods) lookAgain(id string) {
+	if _, err := p.Of(id); err != nil {
+		p.shimGone(id)
+	}
+	if v, err := p.Ledger.Pod(id); err == nil {
+		if gone := p.LostNamespace(v); gone != "" {
+			p.Broken(id, "a namespace of it is gone: "+gone)
+		}
+	}
 }
 
 // furnish makes everything of a pod. What is about to be made is on record
