@@ -33,7 +33,10 @@ func (c *Containers) Adopt(v *store.Container) bool {
 			c.Log.Error("take hold of the main process", "container", v.ID, "err", err)
 			return true
 		}
-		return !g.proc.Exited()
+		if g.proc.Exited() {
+			return false
+		}
+		c.watch(v.ID) // its shim may take seconds to be reached
 	case lifecycle.Starting:
 		if v.Boot != c.Ledger.Boot() {
 			c.lost(v)
@@ -73,12 +76,17 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 		if _, err := c.openStreams(v); err != nil {
 			c.Log.Error("take up the streams again", "container", id, "err", err)
 		}
-		g := c.grip(id)
-		if g == nil || g.proc.Exited() {
+		g, err := c.hold(id, v.Init)
+		switch {
+		case errors.Is(err, pidfd.ErrGone):
+			c.sawGone(id)
+		case err != nil:
+			c.Log.Error("take hold of the main process; its end will be found late", "container", id, "err", err)
+		case g.proc.Exited():
 			c.saw(id, g, time.Now())
-			break
+		default:
+			c.watch(id)
 		}
-		c.watch(id)
 	case lifecycle.Exited:
 		// What it wrote while nobody listened may still be in the pipes.
 		c.finishStreams(v)

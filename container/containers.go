@@ -72,6 +72,7 @@ type Containers struct {
 // grip is the hold on a container's main process.
 type grip struct {
 	proc  Proc
+	watch sync.Once
 	timer *time.Timer // ends the grace period
 	due   int64       // when, as in lifecycle.Container.KillAt
 }

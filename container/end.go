@@ -110,7 +110,7 @@ func (c *Containers) killCgroup(v *store.Container) {
 	}
 }
 
-// watch has the end of the main process reported. Called when the law says that
+// watch has the end of the main process reported, once. Called when the law says that
 // it runs, so that an end is judged as the workload's and not as a start's.
 func (c *Containers) watch(id string) {
 	g := c.grip(id)
@@ -118,9 +118,11 @@ func (c *Containers) watch(id string) {
 		c.sawGone(id)
 		return
 	}
-	if err := c.Kernel.Watch(g.proc, func() { c.saw(id, g, time.Now()) }); err != nil {
-		c.Log.Error("cannot watch the main process; its end will be found late", "container", id, "err", err)
-	}
+	g.watch.Do(func() {
+		if err := c.Kernel.Watch(g.proc, func() { c.saw(id, g, time.Now()) }); err != nil {
+			c.Log.Error("cannot watch the main process; its end will be found late", "container", id, "err", err)
+		}
+	})
 }
 
 // sawGone reports a main process of which nothing is left to take hold of.
@@ -155,6 +157,9 @@ func (c *Containers) saw(id string, g *grip, at time.Time) {
 		e.OOMKill = c.outOfMemory(v)
 	}
 	if e.Empty = c.empty(v); e.Empty {
+		if _, err := c.openStreams(v); err != nil { // they are not yet, just after a restart
+			c.Log.Error("take up the streams again", "container", id, "err", err)
+		}
 		c.drain(id, drainDeadline)
 	}
 	if _, err := c.step(id, e); err != nil {

@@ -41,6 +41,13 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 			return err
 		}
 	}
+	if v.State.Phase == lifecycle.Exited {
+		// Task and cgroup are the last to tell how it ended: if crid dies before
+		// that is on disk, its next run asks them. A removal needs it no more.
+		if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
+			return err
+		}
+	}
 	if err := c.deleteTask(ctx, v); err != nil {
 		return err
 	}
