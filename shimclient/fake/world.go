@@ -153,6 +153,9 @@ func (w *World) Launch(ctx context.Context, l shimclient.Launch) (*Shim, error) 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	srv := w.shims[l.ID]
+	if w.hooks.Bundle != nil && !w.hooks.Bundle(l.Bundle) {
+		return nil, fmt.Errorf("no bundle %s: %w", l.Bundle, errdefs.ErrUnknown)
+	}
 	if srv == nil || srv.proc.Exited() {
 		srv = newServer(w, l)
 		w.shims[l.ID] = srv
