@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/crid-project/crid/shimclient"
@@ -14,8 +15,8 @@ import (
 
 // Adopt takes up a container of an earlier run by what the kernel says. It asks
 // no shim and takes microseconds. False means that it ended while nobody
-// watched, and how it ended is still to be learnt: by Settle, before anything
-// is served.
+// watched, or was being started: how it ended, or how far it came, is still to
+// be learnt, by Settle, before anything is served.
 func (c *Containers) Adopt(v *store.Container) bool {
 	switch v.State.Phase {
 	case lifecycle.Making:
@@ -49,6 +50,7 @@ func (c *Containers) Adopt(v *store.Container) bool {
 		c.mu.Lock()
 		c.interrupted[v.ID] = true
 		c.mu.Unlock()
+		return false
 	case lifecycle.Created, lifecycle.Exited, lifecycle.Removing, lifecycle.Gone:
 	}
 	return true
@@ -126,9 +128,9 @@ func (c *Containers) wasInterrupted(id string) bool {
 func (c *Containers) settleInterrupted(ctx context.Context, v *store.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcDeadline)
 	defer cancel()
-	init, ran := c.howFar(ctx, v)
-	if !ran {
-		return c.undoStart(v)
+	init, came := c.howFar(ctx, v)
+	if came != didRun {
+		return c.undoStart(v, came)
 	}
 	if _, err := c.hold(v.ID, init); err != nil && !errors.Is(err, pidfd.ErrGone) {
 		c.Log.Error("take hold of the main process", "container", v.ID, "err", err)
@@ -145,41 +147,88 @@ func (c *Containers) settleInterrupted(ctx context.Context, v *store.Container) 
 	return nil
 }
 
+// far is how far an interrupted start came.
+type far int
+
+const (
+	// neverRan: the workload was not run, and may still be.
+	neverRan far = iota
+	didRun
+	// nobodyKnows: it may have run, so it must not run again.
+	nobodyKnows
+)
+
 // howFar tells whether the workload of an interrupted start was run, and as
-// which process. The shim says it best; without it the kernel does: a main
-// process that is no longer the OCI runtime's has become the workload.
-func (c *Containers) howFar(ctx context.Context, v *store.Container) (init store.Process, ran bool) {
+// which process. The kernel is asked first: a main process that is no longer the
+// OCI runtime's has become the workload. What has ended only the shim remembers.
+func (c *Containers) howFar(ctx context.Context, v *store.Container) (store.Process, far) {
+	if alive, err := Alive(c.Kernel, v.Init); err == nil && alive {
+		if c.Kernel.RuntimeInit(v.Init.Pid) {
+			return v.Init, neverRan
+		}
+		return v.Init, didRun
+	}
 	shim, err := c.Shims.Of(v.PodID)
 	if err == nil {
-		st, err := shim.State(ctx, v.ID)
-		switch {
-		case err == nil:
-			init = v.Init
-			if p, err := c.Kernel.Identify(st.Pid); err == nil {
-				init = asStore(p)
+		var st shimclient.State
+		st, err = shim.State(ctx, v.ID)
+		if err == nil {
+			if st.Status == shimclient.StatusCreated {
+				return v.Init, neverRan
 			}
-			return init, st.Status == shimclient.StatusRunning || st.Status == shimclient.StatusPaused || st.Status == shimclient.StatusStopped
-		case isNotFound(err):
-			return v.Init, false
+			return c.member(v, st.Pid), didRun
 		}
 	}
-	if alive, err := Alive(c.Kernel, v.Init); err != nil || !alive {
-		return v.Init, false
+	if !v.Init.Known() {
+		if init := c.member(v, 0); init.Known() {
+			return init, didRun
+		}
+		if isNotFound(err) && shim != nil {
+			return v.Init, neverRan // it was never created
+		}
 	}
-	return v.Init, !c.Kernel.RuntimeInit(v.Init.Pid)
+	return v.Init, nobodyKnows
 }
 
-// undoStart clears away a start that never ran the workload; Reap does the rest.
-// That the shim does not know of it says nothing: what the last run of crid
-// asked for may still be on its way, so the container is fenced off until it is
-// started again.
-func (c *Containers) undoStart(v *store.Container) error {
+// member answers the main process of a container whose record does not have it
+// yet: the shim's pid, or any if that is 0, if it is of the container's cgroup
+// and the workload's. A pid alone may be a stranger's by now.
+func (c *Containers) member(v *store.Container, pid int) store.Process {
+	if v.Init.Known() {
+		return v.Init
+	}
+	pids, err := c.Kernel.Cgroup(v.Cgroup).Procs()
+	if err != nil {
+		return v.Init
+	}
+	slices.Sort(pids)
+	for _, p := range pids {
+		if pid != 0 && p != pid {
+			continue
+		}
+		q, err := c.Kernel.Identify(p)
+		if err == nil && !c.Kernel.RuntimeInit(p) {
+			return asStore(q)
+		}
+	}
+	return v.Init
+}
+
+// undoStart clears away a start that did not run the workload, or of which
+// nobody knows; Reap does the rest. That the shim does not know of it says
+// nothing: what the last run of crid asked for may still be on its way, so the
+// container is fenced off until it is started again.
+func (c *Containers) undoStart(v *store.Container, came far) error {
 	c.fence(v.ID)
 	if err := c.killAll(v); err != nil {
 		return fmt.Errorf("clear away a start that was cut short: %w", err)
 	}
 	c.release(v.ID)
-	_, err := c.step(v.ID, lifecycle.SeenNeverRan{})
+	if came == neverRan {
+		_, err := c.step(v.ID, lifecycle.SeenNeverRan{})
+		return err
+	}
+	_, err := c.step(v.ID, lifecycle.SeenExited{At: time.Now().UnixNano(), Empty: true})
 	return err
 }
 
