@@ -18,6 +18,14 @@ type eye struct {
 	shown    map[string]shown
 	promised map[string]promise
 	stopped  map[stoppedKey]int
+	onDisk   map[string]bool // ends
+}
+
+// saved notes that the end of a container is on disk.
+func (e *eye) saved(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onDisk[id] = true
 }
 
 type shown struct {
@@ -40,7 +48,7 @@ type promise struct {
 }
 
 func newEye(m *machine) *eye {
-	return &eye{m: m, told: map[string]bool{}, shown: map[string]shown{}, promised: map[string]promise{}, stopped: map[stoppedKey]int{}}
+	return &eye{m: m, told: map[string]bool{}, shown: map[string]shown{}, promised: map[string]promise{}, stopped: map[stoppedKey]int{}, onDisk: map[string]bool{}}
 }
 
 // promise changes what is known to have been answered.
@@ -130,7 +138,7 @@ func (e *eye) container(r *run, v *store.Container, up time.Duration) {
 		}
 	case lifecycle.Making, lifecycle.Created, lifecycle.Starting, lifecycle.Gone:
 	}
-	if p := e.promised[v.ID]; p.started && !p.removalUnderWay && v.State.Phase < lifecycle.Running {
+	if p := e.promised[v.ID]; p.started && r.reconciler.Settled() && !p.removalUnderWay && v.State.Phase < lifecycle.Running {
 		e.say("I9s", v.ID, "the start of %s was answered and it is shown as %s", short(v.ID), v.State.Phase)
 	} else if p.started && p.ended && v.State.Phase < lifecycle.Exited {
 		e.say("I9e", v.ID, "the end of %s was answered and it is shown as %s", short(v.ID), v.State.Phase)
@@ -144,6 +152,9 @@ func (e *eye) container(r *run, v *store.Container, up time.Duration) {
 func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
 	x := v.State.Exit
 	old, seen := e.shown[v.ID]
+	if seen && old.run != r.no && !e.onDisk[v.ID] {
+		seen = false // crid was killed before the end was on disk, which may have been full
+	}
 	if seen {
 		if old.exit.Code != x.Code || old.exit.OOM != x.OOM || old.run == r.no && (old.exit != x || old.finished != v.FinishedAt()) {
 			e.say("I4", v.ID, "the exit of %s changed from %+v to %+v", short(v.ID), old.exit, x)
