@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -109,7 +110,8 @@ func (s *Store) save(en *entry, rec imageRecord) (Image, error) {
 	rec.Seq = s.seq + 1
 	s.mu.RUnlock()
 	path := s.recordPath(rec.ID)
-	if err := record.Write(path, rec, true); err != nil {
+	// A new image's record need not be on the disk before its layers are.
+	if err := record.Write(path, rec, en.size > 0); err != nil {
 		return Image{}, err
 	}
 	var size uint64
@@ -192,7 +194,9 @@ func (s *Store) rename(ctx context.Context, en *entry, names []string, tops []di
 
 // Remove takes an image away with all its tags and digests, whichever of them
 // or its id names it (CRI's rule). Layers that containers still use stay until
-// their root file systems go. It is idempotent: an unknown image is fine.
+// their root file systems go. Files are deleted after the answer, unless space
+// is short: who removes images then counts on it. It is idempotent: an unknown
+// image is fine.
 func (s *Store) Remove(ctx context.Context, refOrID string) error {
 	if err := s.write(ctx); err != nil {
 		return fmt.Errorf("remove image: %w", err)
@@ -206,6 +210,7 @@ func (s *Store) Remove(ctx context.Context, refOrID string) error {
 		return fmt.Errorf("remove image: %w", err)
 	}
 	s.layers.Release(en.layers...)
+	s.layers.Reclaim(ctx)
 	return nil
 }
 
@@ -220,6 +225,9 @@ func (s *Store) unrecord(refOrID string) (*entry, error) {
 	id := en.img.ID
 	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
+	}
+	if err := record.SyncDir(filepath.Join(s.cfg.Root, recordsDir)); err != nil {
+		s.log.Warn("removal of an image is not on the disk yet", "image", id, "err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,22 +10,14 @@ import (
 	"github.com/crid-project/crid/image/untar"
 )
 
-// commit makes the layers of an image durable and puts them in their place.
+// commit puts the layers of an image in their place; they become durable
+// later, and until then are not trusted after a power failure.
 // It answers them lowest first, held for the caller, and uses up got.
 func (s *Store) commit(ctx context.Context, got []*fetched) (_ []*layers.Layer, err error) {
 	defer s.letGo(got)
 	s.pair(got)
 	if err := s.complete(ctx, got); err != nil {
 		return nil, err
-	}
-	for _, f := range got {
-		if f.part != nil {
-			// One sync for all: it is what makes the rename below mean something.
-			if err := s.layers.Sync(); err != nil {
-				return nil, err
-			}
-			break
-		}
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -41,6 +33,7 @@ func (s *Store) commit(ctx context.Context, got []*fetched) (_ []*layers.Layer, 
 		}
 		ls = append(ls, l)
 	}
+	s.layers.SyncSoon()
 	return ls, nil
 }
 

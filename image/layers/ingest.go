@@ -16,7 +16,7 @@ import (
 )
 
 // Ingest is a layer in the making: a directory of its own that becomes a layer
-// by Seal, Sync and Commit, or nothing by Abort.
+// by Seal and Commit, or nothing by Abort.
 type Ingest struct {
 	s    *Store
 	path string
@@ -42,13 +42,18 @@ func (s *Store) NewIngest() (*Ingest, error) {
 			return nil, fmt.Errorf("begin layer: %w", err)
 		}
 	}
-	return i, os.Chmod(i.Dir(), 0o755)
+	if err := os.Chmod(i.Dir(), 0o755); err != nil {
+		return nil, fmt.Errorf("begin layer: %w", err)
+	}
+	s.making.Add(1)
+	return i, nil
 }
 
 // Dir is the directory to unpack into.
 func (i *Ingest) Dir() string { return filepath.Join(i.path, "diff") }
 
-// Seal writes the layer's record beside it. After it, and one Sync, Commit may be called.
+// Seal writes the layer's record beside it, when all its files are written.
+// After it Commit may be called.
 func (i *Ingest) Seal(m Meta) error {
 	if m.Key == "" {
 		return fmt.Errorf("seal layer: no key: %w", errdefs.ErrInvalidArgument)
@@ -58,6 +63,7 @@ func (i *Ingest) Seal(m Meta) error {
 	if i.sealed {
 		return nil
 	}
+	i.s.mark(&m)
 	if err := record.Write(filepath.Join(i.path, "layer.json"), m, false); err != nil {
 		return fmt.Errorf("seal layer: %w", err)
 	}
@@ -93,6 +99,7 @@ func (i *Ingest) Commit() (*Layer, error) {
 		return nil, fmt.Errorf("commit layer: %w", err)
 	}
 	i.gone, i.done = true, l
+	i.s.making.Add(-1)
 	_ = os.Remove(i.path)
 	s := i.s
 	s.mu.Lock()
@@ -101,6 +108,7 @@ func (i *Ingest) Commit() (*Layer, error) {
 		other.refs++
 		s.mu.Unlock()
 		s.discard(l)
+		s.reap()
 		i.done = other
 		return other, nil
 	}
@@ -119,6 +127,7 @@ func (i *Ingest) Abort() {
 		return
 	}
 	i.gone = true
+	i.s.making.Add(-1)
 	if err := tree.Remove(context.WithoutCancel(i.s.ctx), i.path); err != nil {
 		i.s.log.Warn("unfinished layer not removed", "path", i.path, "err", err)
 	}

@@ -10,9 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/image/record"
 	"github.com/crid-project/crid/image/reference"
@@ -30,6 +31,10 @@ type Config struct {
 	Snapshotter string
 	// Log is where repairs are told; default slog.Default().
 	Log *slog.Logger
+	// Boot is the id of the running kernel's boot; default: what it says.
+	Boot string
+	// SyncAfter is how long after a pull its layers are synced; default 10 seconds.
+	SyncAfter time.Duration
 }
 
 // Key names a layer: by what is in it, or by what is in it and below it.
@@ -60,6 +65,9 @@ type Meta struct {
 	Empty bool `json:"empty,omitempty"`
 	// Root tells that the layer describes its root directory.
 	Root bool `json:"root,omitempty"`
+	// Gen and Boot tell whether a power failure may have torn it; Seal sets them.
+	Gen  uint64 `json:"gen,omitempty"`
+	Boot string `json:"boot,omitempty"`
 }
 
 // Layer is one unpacked layer. Who holds one from Acquire or Commit must Release it.
@@ -88,6 +96,15 @@ type Store struct {
 	roots  map[string]*rootfs
 	mounts map[string]*imageMount
 
+	// reaped is closed when the trash is empty; nil while nobody empties it.
+	// more tells whoever does that there is more.
+	reaped chan struct{}
+	more   bool
+	// gen is the last layer's number; those up to synced are durable.
+	gen, synced uint64
+	syncing     bool
+
+	making     atomic.Int32 // ingests under way
 	turns      turns
 	background sync.WaitGroup
 	ctx        context.Context
@@ -120,6 +137,12 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Boot == "" {
+		cfg.Boot = bootID()
+	}
+	if cfg.SyncAfter <= 0 {
+		cfg.SyncAfter = syncAfter
+	}
 	s := &Store{cfg: cfg, log: cfg.Log, byKey: map[Key]*Layer{}, used: map[int]bool{}, roots: map[string]*rootfs{}, mounts: map[string]*imageMount{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, d := range []string{"", layerDir, ingestDir, trashDir, mountDir, emptyDir} {
@@ -133,6 +156,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Containers, 0o700); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
+	s.readDurable()
 	if err := s.readLayers(); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
@@ -144,9 +168,12 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close ends background deletions; what they leave is swept by the next Open.
+// Close ends background deletions, what they leave is swept by the next Open,
+// and makes durable what is not yet.
 func (s *Store) Close() error {
+	s.mu.Lock() // who starts background work does it with the lock held
 	s.stop()
+	s.mu.Unlock()
 	s.background.Wait()
 	return nil
 }
@@ -168,6 +195,9 @@ func (s *Store) readLayers() error {
 		}
 		if err == nil {
 			err = isDir(s.dir(l))
+		}
+		if err == nil {
+			err = s.trusted(l.Meta)
 		}
 		if err == nil && (l.Key == "" || s.byKey[l.Key] != nil) {
 			err = errors.New("a second record of the same layer")
@@ -224,26 +254,8 @@ func (s *Store) Sweep() {
 			s.trash(s.path(dir, e.Name()))
 		}
 	}
-	s.background.Go(func() {
-		entries, _ := os.ReadDir(s.path(trashDir))
-		for _, e := range entries {
-			if err := tree.Remove(s.ctx, s.path(trashDir, e.Name())); err != nil {
-				s.log.Warn("left-over not removed", "path", e.Name(), "err", err)
-			}
-		}
-	})
-}
-
-// trash moves something out of the way; it answers its new path.
-func (s *Store) trash(path string) string {
-	to := s.path(trashDir, fmt.Sprintf("%s-%d-%s", filepath.Base(path), os.Getpid(), nonce()))
-	if err := os.Rename(path, to); err != nil {
-		if !errors.Is(err, os.ErrNotExist) {
-			s.log.Warn("left-over not moved", "path", path, "err", err)
-		}
-		return path
-	}
-	return to
+	s.reap()
+	s.SyncSoon() // what an earlier process did not come to
 }
 
 // Acquire answers a layer that is whole and keeps it until Release.
@@ -268,8 +280,8 @@ func (s *Store) Hold(ls []*Layer) {
 	}
 }
 
-// Release gives layers back; those without users are deleted before it
-// returns, as far as the disk lets it.
+// Release gives layers back. Those without users are gone when it returns;
+// their files are deleted in the background, see Reclaim.
 func (s *Store) Release(ls ...*Layer) {
 	var dead []*Layer
 	s.mu.Lock()
@@ -286,6 +298,9 @@ func (s *Store) Release(ls ...*Layer) {
 	for _, l := range dead {
 		s.discard(l)
 	}
+	if len(dead) > 0 {
+		s.reap()
+	}
 }
 
 // forget takes a layer out of the index, with s.mu held. Its number stays
@@ -297,20 +312,20 @@ func (s *Store) forget(l *Layer) {
 }
 
 // discard deletes a forgotten layer: the record first, so that a crash leaves
-// a directory without one.
+// a directory without one. The files are left to reap.
 func (s *Store) discard(l *Layer) {
 	if err := os.Remove(s.dir(l) + ".json"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.log.Warn("layer record not removed", "layer", l.Name(), "err", err)
 	}
 	gone := s.trash(s.dir(l))
-	if gone != s.dir(l) {
-		s.mu.Lock()
-		delete(s.used, l.n)
-		s.mu.Unlock()
+	if gone == s.dir(l) {
+		// It could not be moved, or was not there: its name stays taken until it is away.
+		if err := tree.Remove(s.ctx, gone); err != nil {
+			s.log.Warn("layer not removed", "layer", l.Name(), "err", err)
+			return
+		}
 	}
-	if err := tree.Remove(s.ctx, gone); err != nil {
-		s.log.Warn("layer not removed", "layer", l.Name(), "err", err)
-	}
+	s.untake(l.n)
 }
 
 // Usage is what all layers take on disk.
@@ -348,21 +363,15 @@ func (s *Store) untake(n int) {
 	delete(s.used, n)
 }
 
-// Sync makes all that was written to the store's file system durable.
-func (s *Store) Sync() error {
-	d, err := os.Open(s.cfg.Root)
-	if err != nil {
-		return fmt.Errorf("sync layer store: %w", err)
-	}
-	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return fmt.Errorf("sync layer store: %w", err)
-	}
-	return nil
-}
-
 // Scratch is a directory on the store's disk for files without a name.
 func (s *Store) Scratch() string { return s.path(ingestDir) }
 
 // Settle waits until background deletions are done.
-func (s *Store) Settle() { s.background.Wait() }
+func (s *Store) Settle() {
+	s.mu.Lock()
+	reaped := s.reaped
+	s.mu.Unlock()
+	if reaped != nil {
+		<-reaped
+	}
+}

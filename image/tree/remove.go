@@ -19,6 +19,11 @@ const batch = 1024
 // inside it stops with errdefs.ErrFailedPrecondition and leaves the mount and
 // all above it; it may be called again. A tree that is not there is fine.
 func Remove(ctx context.Context, path string) error {
+	return RemovePaced(ctx, path, nil)
+}
+
+// RemovePaced is Remove that calls pace from time to time, which may rest.
+func RemovePaced(ctx context.Context, path string, pace func(context.Context)) error {
 	parent, err := Open(filepath.Dir(path))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -27,7 +32,7 @@ func Remove(ctx context.Context, path string) error {
 		return fmt.Errorf("remove tree: %w", err)
 	}
 	defer parent.Close()
-	r := remover{ctx: ctx}
+	r := remover{ctx: ctx, pace: pace}
 	if err := r.entry(parent, filepath.Base(path), 0); err != nil {
 		return fmt.Errorf("remove tree %s: %w", path, err)
 	}
@@ -44,7 +49,12 @@ type remover struct {
 	ctx   context.Context
 	top   *os.File
 	moved int
+	pace  func(context.Context)
+	count int
 }
+
+// paceEvery is how many entries are removed between calls of pace.
+const paceEvery = 32
 
 func (r *remover) entry(parent *os.File, name string, depth int) error {
 	err := unix.Unlinkat(int(parent.Fd()), name, 0)
@@ -119,6 +129,9 @@ func (r *remover) empty(dir *os.File, depth int) error {
 		for _, n := range names {
 			if err := r.entry(dir, n, depth+1); err != nil {
 				return err
+			}
+			if r.count++; r.pace != nil && r.count%paceEvery == 0 {
+				r.pace(r.ctx)
 			}
 		}
 		if len(names) == 0 {
