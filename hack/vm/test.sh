@@ -6,7 +6,7 @@
 # /sys/fs/cgroup in a mount namespace of its own ("bare"). It shows paths, freezing, killing and removal on v2, in seconds.
 #
 #   MODES="bare cgroupfs systemd"   which of them
-#   FOCUS=REGEXP               only tests that match (of all packages; the table's selections below do not count then)
+#   FOCUS=REGEXP               only tests that match, of all packages and of the validation suite
 #   LIMIT=SECONDS              for each mode, from boot to power off (default 1500)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -27,6 +27,7 @@ cgroupfs ./e2e/v2            .
 cgroupfs ./e2e               TestUserNamespace
 cgroupfs ./e2e/core          Test(TheStatus|ThePods|Filters|Grace|ASecondStop|StoppingAPod|RemoveOf|ADeath|WhatContainers|APodWide|ATargets|TheHostsN|Sysctls|Limits|OutOf|Statistics|Metrics|ExitCodes|ExecHas|Lines|LastWords|RetriesJoin|EventsIn)
 cgroupfs ./e2e/restart       Test(ACrashHurts|AGraceful|AShimIsKilled)
+cgroupfs ./e2e/critest       AppArmor
 systemd  ./container/cgroup  .
 systemd  ./container/machine .
 systemd  ./e2e/v2            .
@@ -37,7 +38,7 @@ systemd  ./e2e/restart       Test(ACrashHurts|AShimIsKilled)
 
 say() { echo "test-v2: $*"; }
 
-# program PACKAGE: the name of its test program
+# program PACKAGE: the name of its test program (the validation suite's runner is none, but is handled like one)
 program() { local p=${1#./}; echo "${p//\//-}.test"; }
 
 stage() {
@@ -56,6 +57,11 @@ stage() {
 	while read -r mode package regexp; do
 		f=$(program "${package:-}")
 		[ -n "$mode" ] && [ ! -e "$STAGE/tests/$f" ] || continue
+		if [ "$package" = ./e2e/critest ]; then
+			go build -o "$STAGE/tests/$f" "$package"
+			cp -a bin/critest "$STAGE/bin/"
+			continue
+		fi
 		go test -c -tags e2e -o "$STAGE/tests/$f" "$package" >/dev/null || { say "$package does not compile"; return 1; }
 		[ -e "$STAGE/tests/$f" ] || say "$package has no tests" # go test -c makes nothing then
 	done <<<"$SELECTION"
@@ -96,6 +102,9 @@ table() {
 		[ -e "$file" ] || continue
 		name=$(basename "$file" .log) mode=${name%%-*}
 		p=$(grep -c '^--- PASS' "$file" || :) f=$(grep -c '^--- FAIL' "$file" || :) s=$(grep -c '^--- SKIP' "$file" || :)
+		if grep -qE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$file"; then # the validation suite's own count
+			read -r p f s < <(awk '/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ {print $1, $3, $5}' "$file")
+		fi
 		time=$(awk '/^took / {print $2}' "$file")
 		if ! grep -q '^status 0$' "$file" && [ "$f" = 0 ]; then f=1; fi # it died, or ran out of time
 		printf '%-10s %-26s %7d %7d %8d %8s\n' "$mode" "${name#*-}" "$p" "$f" "$s" "${time:--}"
@@ -105,6 +114,7 @@ table() {
 	awk '/^=== RUN/ {why = ""} /^ +[a-z_0-9]+\.go:[0-9]+: / {why = $0; sub(/^[^:]*:[0-9]+: /, "", why)} /^--- SKIP/ {print "skipped " $3 ": " why}' \
 		"$RESULTS"/*.log | sort -u
 	grep -hE '^ *--- FAIL' "$RESULTS"/*.log 2>/dev/null | sed 's/^ *--- FAIL:/failed/' || :
+	grep -hE '^  FAILED ' "$RESULTS"/*.log 2>/dev/null || :
 }
 
 main() {
