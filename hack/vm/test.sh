@@ -120,6 +120,8 @@ table() {
 main() {
 	local mode bad=0
 	hack/vm/vm.sh build
+	exec 8>"$BUILD/vm/stage.lock"
+	flock -n 8 || { say "another run uses $STAGE; wait for its end, or set CRID_BUILD_DIR"; return 1; }
 	stage
 	rm -rf "$RESULTS"
 	for mode in $MODES; do
@@ -127,7 +129,7 @@ main() {
 		bare) say "cgroup v2 without controllers, on this machine" ;;
 		*) say "cgroup v2, driver $mode" ;;
 		esac
-		lane "$mode" || bad=1
+		lane "$mode" 8>&- || bad=1
 	done
 	table
 	echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
