@@ -220,6 +220,13 @@ func (c *Containers) member(v *store.Container, pid int) store.Process {
 // container is fenced off until it is started again.
 func (c *Containers) undoStart(v *store.Container, came far) error {
 	c.fence(v.ID)
+	if g, err := c.hold(v.ID, v.Init); err == nil && came == neverRan {
+		// It may become the workload until the signal is sent, and not after.
+		_ = g.proc.Signal(sigkill)
+		if !g.proc.Exited() && !c.Kernel.RuntimeInit(v.Init.Pid) {
+			came = nobodyKnows
+		}
+	}
 	if err := c.killAll(v); err != nil {
 		return fmt.Errorf("clear away a start that was cut short: %w", err)
 	}

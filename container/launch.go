@@ -98,9 +98,7 @@ func (c *Containers) abandon(id string, why error) error {
 		return nil //nolint:nilerr // it is gone
 	}
 	oom := c.outOfMemory(v)
-	if unclear(why) {
-		c.fence(id)
-	}
+	c.fence(id) // whatever was asked for, by this run or the last, finds nothing to start
 	if err := c.killAll(v); err != nil {
 		return fmt.Errorf("clear away a failed start (%w): %w", why, err)
 	}

@@ -61,6 +61,9 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 	}
 	c.release(v.ID)
 	c.closeStreams(v.ID)
+	if v.State.Phase >= lifecycle.Exited {
+		c.fence(v.ID) // what is still on its way to the shim must not revive it
+	}
 	_, err = c.step(v.ID, lifecycle.ReapDone{})
 	return err
 }
