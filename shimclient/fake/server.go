@@ -158,6 +158,9 @@ func (srv *server) start(t *task) (int, error) {
 		t.proc = srv.w.spawn(0, t.program)
 		srv.adopt(t)
 	}
+	if t.proc.killed {
+		return 0, fmt.Errorf("container %s init process is being killed: %w", t.container.name, errdefs.ErrUnknown)
+	}
 	t.status = shimclient.StatusRunning
 	srv.publish(shimclient.StartEvent, t)
 	if srv.w.hooks.Started != nil && t.execID == "" {
