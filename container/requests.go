@@ -12,6 +12,9 @@ import (
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
+// maxStarts bounds how often one call asks for a start that is interrupted.
+const maxStarts = 3
+
 // Start runs the workload. It returns when the workload runs or provably never
 // will. Calling it again while it starts or runs joins the first call. A
 // container that has exited is refused with errdefs.ErrFailedPrecondition.
@@ -25,12 +28,20 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	if err != nil || pod.State.Phase != lifecycle.Ready {
 		return fmt.Errorf("start container %s: its pod sandbox %s is not ready: %w", id, v.PodID, errdefs.ErrFailedPrecondition)
 	}
-	if _, err := c.step(id, lifecycle.AskStart{}); err != nil {
-		return refused(err)
-	}
-	v, err = c.Ledger.WaitContainer(ctx, id, func(v *store.Container) bool { return v.State.Phase != lifecycle.Starting })
-	if err != nil {
-		return waiting("start container", id, err)
+	for try := 1; ; try++ {
+		if _, err := c.step(id, lifecycle.AskStart{}); err != nil {
+			return refused(err)
+		}
+		v, err = c.Ledger.WaitContainer(ctx, id, func(v *store.Container) bool { return v.State.Phase != lifecycle.Starting })
+		if err != nil {
+			return waiting("start container", id, err)
+		}
+		// A start that this one joined was interrupted, by the end of an earlier
+		// crid for example, and has provably never run: that is not the caller's
+		// trouble.
+		if v.State.Phase != lifecycle.Created || try == maxStarts {
+			break
+		}
 	}
 	switch {
 	case v.State.Phase == lifecycle.Created:
