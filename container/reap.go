@@ -74,7 +74,7 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	if err == nil {
 		err = deleteFrom(ctx, shim, v.ID)
 		if err == nil || isNotFound(err) && !c.runtimeState(v) {
-			return nil
+			return c.scrubRuntime(v) // an OCI runtime may say so and have done nothing
 		}
 	}
 	if !c.runtimeState(v) && !c.fencedOff(v.ID) && isNotFound(err) {
@@ -93,6 +93,11 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	if dead, err := c.nothingLives(v); err != nil || !dead {
 		return errors.New("a process came back while its task was deleted")
 	}
+	return c.scrubRuntime(v)
+}
+
+// scrubRuntime removes what the OCI runtime remembers of a container that is dead.
+func (c *Containers) scrubRuntime(v *store.Container) error {
 	rt, err := c.Handlers.Runtime(v.Handler)
 	if err != nil {
 		return err
