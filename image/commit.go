@@ -24,6 +24,9 @@ func (s *Store) commit(ctx context.Context, got []*fetched) (_ []*layers.Layer, 
 	}
 	var ls []*layers.Layer
 	for _, f := range got {
+		if f.part != nil {
+			s.loading.forget(f.part)
+		}
 		l := f.layer
 		if l != nil {
 			f.layer = nil // the hold moves on

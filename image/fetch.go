@@ -40,10 +40,12 @@ type part struct {
 	result *untar.Result
 	diffID digest.Digest
 	users  atomic.Int32
+	shared *loading
 }
 
 func (p *part) release() {
 	if p.users.Add(-1) == 0 {
+		p.shared.forget(p)
 		p.ingest.Abort()
 	}
 }
@@ -159,7 +161,7 @@ func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID 
 	if err != nil {
 		return nil, err
 	}
-	p := &part{ingest: in, result: res, diffID: diffID}
+	p := &part{ingest: in, result: res, diffID: diffID, shared: &s.loading}
 	if res.SelfContained() {
 		err = p.seal(layers.ByDiff(diffID))
 	}

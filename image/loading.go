@@ -12,6 +12,34 @@ import (
 type loading struct {
 	mu  sync.Mutex
 	all map[digest.Digest]*load
+	// parts are loaded already, by pulls that are not done yet.
+	parts map[digest.Digest]*part
+}
+
+// part answers a layer that another pull has loaded, held for the caller.
+func (l *loading) part(id digest.Digest) *part {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.parts[id]
+	for p != nil {
+		n := p.users.Load()
+		if n == 0 {
+			return nil // it is being removed
+		}
+		if p.users.CompareAndSwap(n, n+1) {
+			break
+		}
+	}
+	return p
+}
+
+// forget ends the sharing of layers: they are about to be found in their place.
+func (l *loading) forget(p *part) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.parts[p.diffID] == p {
+		delete(l.parts, p.diffID)
+	}
 }
 
 // load is one layer on its way. Its context ends when the last pull has left.
@@ -31,6 +59,9 @@ type load struct {
 // it goes to one caller only; the others load it again, each for its own image.
 func (s *Store) loadShared(ctx context.Context, id digest.Digest, dog *watchdog, fn func(context.Context, func()) (*part, error)) (*part, error) {
 	l := &s.loading
+	if p := l.part(id); p != nil {
+		return p, nil
+	}
 	for {
 		ld, err := s.joinLoad(id, dog, fn)
 		if err != nil {
@@ -96,6 +127,12 @@ func (l *loading) finish(id digest.Digest, ld *load, p *part, err error) {
 		delete(l.all, id)
 	}
 	abandoned := ld.waiters == 0
+	if p != nil && !abandoned && p.result.SelfContained() {
+		if l.parts == nil {
+			l.parts = map[digest.Digest]*part{}
+		}
+		l.parts[id] = p
+	}
 	close(ld.done)
 	l.mu.Unlock()
 	if abandoned && p != nil {

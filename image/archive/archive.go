@@ -12,9 +12,10 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/image/inflate"
 )
 
 // ErrNoFile is answered for a file that the archive does not have.
@@ -79,10 +80,11 @@ func (a *Archive) spool(ctx context.Context, r io.Reader, dir string, progress f
 	magic, _ := br.Peek(4)
 	switch {
 	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
-		z, err := gzip.NewReader(br)
+		z, err := inflate.NewReader(br)
 		if err != nil {
 			return errors.Join(err, a.Close())
 		}
+		defer z.Close()
 		in = z
 	case len(magic) == 4 && string(magic) == "\x28\xb5\x2f\xfd":
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
