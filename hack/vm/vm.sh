@@ -87,6 +87,9 @@ PYTHON
 	rm -f root.img
 }
 
+# suite: the release of Debian that this host is; its package lists are the guest's
+suite() { (. /etc/os-release && echo "$VERSION_CODENAME"); }
+
 # tree: root/ is Debian's base and PACKAGES
 tree() {
 	[ "$(cat packages 2>/dev/null)" != "${PACKAGES[*]}" ] || return 0
@@ -98,7 +101,7 @@ tree() {
 	rm -rf root root.img packages
 	mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${PACKAGES[*]}")" --aptopt='Acquire::Languages "none"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		bookworm root "${sources[@]}" || die "mmdebstrap failed"
+		"$(suite)" root "${sources[@]}" || die "mmdebstrap failed"
 	echo "${PACKAGES[*]}" >packages
 }
 
@@ -127,6 +130,7 @@ image() {
 }
 
 build() {
+	[ "$(uname -m)" = x86_64 ] && (. /etc/os-release && [ "$ID" = debian ]) || die "the guest is made on Debian for x86_64 from the host's own package lists"
 	mkdir -p "$STORE"
 	cd "$STORE"
 	exec 9>lock
