@@ -232,12 +232,15 @@ func (c *Containers) undoStart(v *store.Container, came far) error {
 	}
 	c.release(v.ID)
 	if came == neverRan {
-		_, err := c.step(v.ID, lifecycle.SeenNeverRan{})
+		_, err := c.step(v.ID, lifecycle.SeenNeverRan{}, forgetInit)
 		return err
 	}
 	_, err := c.step(v.ID, lifecycle.SeenExited{At: time.Now().UnixNano(), Empty: true})
 	return err
 }
+
+// forgetInit: the next start has a main process of its own.
+func forgetInit(v *store.Container) { v.Init = store.Process{} }
 
 // startedAt is when the kernel started the process, Unix nanoseconds.
 func (c *Containers) startedAt(p store.Process) (int64, bool) {

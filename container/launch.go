@@ -27,7 +27,7 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, launchDeadline)
 	defer cancel()
-	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}); err != nil {
+	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}, forgetInit); err != nil {
 		return err
 	}
 	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
