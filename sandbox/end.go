@@ -262,10 +262,34 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 			}
 		}
 	case errors.Is(err, pidfd.ErrGone):
-		p.Log.Info("a shim of an earlier run is gone", "pod", v.ID)
+		p.Log.Info("a shim of an earlier run is gone", "pod", v.ID) // AdoptShim tells the law
 	default:
-		p.Log.Warn("cannot take up a shim", "pod", v.ID, "err", err)
+		p.Log.Warn("cannot take up a shim; trying again", "pod", v.ID, "err", err)
+		p.attachLater(v.ID)
 	}
+}
+
+// attachAgain is how long after a failed attempt a shim is tried again. Until
+// then nobody is told of its death.
+const attachAgain = 5 * time.Second
+
+func (p *Pods) attachLater(id string) {
+	time.AfterFunc(attachAgain, func() {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		v, err := p.Ledger.Pod(id)
+		if err != nil || v.State.Holds&lifecycle.HoldsShim == 0 {
+			return
+		}
+		if !p.living(v.Shim.Process) {
+			p.shimGone(id)
+			return
+		}
+		p.Attach(context.Background(), v)
+	})
 }
 
 // mountShm makes the pod's /dev/shm.

@@ -154,6 +154,9 @@ func (r *Reconciler) Settle(ctx context.Context) {
 		go func() {
 			defer func() { <-slots; wg.Done() }()
 			r.Pods.Attach(ctx, p)
+			if now, err := r.Ledger.Pod(p.ID); err == nil {
+				r.Pods.AdoptShim(now) // it may have died since it was looked at
+			}
 			r.settleMembers(ctx, p.ID)
 			r.Pods.Tend(p.ID)
 		}()
