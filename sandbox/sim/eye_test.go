@@ -18,14 +18,16 @@ type eye struct {
 	shown    map[string]shown
 	promised map[string]promise
 	stopped  map[stoppedKey]int
-	onDisk   map[string]bool // ends
+	onDisk   map[string]int // ends, and the first run that wrote them
 }
 
 // saved notes that the end of a container is on disk.
-func (e *eye) saved(id string) {
+func (e *eye) saved(id string, run int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.onDisk[id] = true
+	if e.onDisk[id] == 0 {
+		e.onDisk[id] = run
+	}
 }
 
 type shown struct {
@@ -48,7 +50,7 @@ type promise struct {
 }
 
 func newEye(m *machine) *eye {
-	return &eye{m: m, told: map[string]bool{}, shown: map[string]shown{}, promised: map[string]promise{}, stopped: map[stoppedKey]int{}, onDisk: map[string]bool{}}
+	return &eye{m: m, told: map[string]bool{}, shown: map[string]shown{}, promised: map[string]promise{}, stopped: map[stoppedKey]int{}, onDisk: map[string]int{}}
 }
 
 // promise changes what is known to have been answered.
@@ -152,7 +154,7 @@ func (e *eye) container(r *run, v *store.Container, up time.Duration) {
 func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
 	x := v.State.Exit
 	old, seen := e.shown[v.ID]
-	if seen && old.run != r.no && !e.onDisk[v.ID] {
+	if seen && old.run != r.no && (e.onDisk[v.ID] == 0 || e.onDisk[v.ID] > old.run) {
 		seen = false // crid was killed before the end was on disk, which may have been full
 	}
 	if seen {

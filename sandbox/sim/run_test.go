@@ -191,7 +191,7 @@ func (d disk) Replace(path string, content []byte) error {
 	d.takes(time.Microsecond, 100*time.Microsecond)
 	err := os.Rename(path+".new", path)
 	if s := string(content); strings.Contains(s, `"state":{"phase":4`) || strings.Contains(s, `"state":{"phase":5`) {
-		d.eye.saved(filepath.Base(path))
+		d.eye.saved(filepath.Base(path), d.no)
 	}
 	d.takes(time.Microsecond, 100*time.Microsecond)
 	return err
