@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 )
@@ -13,7 +14,15 @@ const (
 	aheadSize    = 256 << 10
 )
 
-var aheadPool = sync.Pool{New: func() any { b := make([]byte, aheadSize); return &b }}
+var aheadPool sync.Pool
+
+func aheadBuffer() *[]byte {
+	if buf, ok := aheadPool.Get().(*[]byte); ok {
+		return buf
+	}
+	buf := make([]byte, aheadSize)
+	return &buf
+}
 
 // ahead is an io.Reader whose source is read by a goroutine of its own.
 type ahead struct {
@@ -42,9 +51,9 @@ func readAhead(ctx context.Context, r io.Reader) *ahead {
 func (a *ahead) run(r io.Reader) {
 	defer close(a.exited)
 	for {
-		buf := aheadPool.Get().(*[]byte)
+		buf := aheadBuffer()
 		n, err := io.ReadFull(r, *buf)
-		if err == io.ErrUnexpectedEOF {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
 			// ReadFull's own word for a short last chunk; a source that says so
 			// itself was cut off, which the digests would find as well.
 			err = shortOrCut(r)

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// flights joins callers that want the same thing at the same time. The work
+// flights joins callers that want the same image at the same time. The work
 // has a context of its own, which ends when the last of them has left.
 type flights struct {
 	mu  sync.Mutex
@@ -18,22 +18,22 @@ type flight struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
 	waiters int
-	value   any
+	value   Image
 	err     error
 }
 
 // do runs fn, or joins the call under way for the same key. A caller whose ctx
 // ends leaves; the work goes on for the others.
-func (f *flights) do(ctx context.Context, base context.Context, wg *sync.WaitGroup, key string, fn func(context.Context) (any, error)) (any, error) {
+func (f *flights) do(ctx context.Context, base context.Context, wg *sync.WaitGroup, key string, fn func(context.Context) (Image, error)) (Image, error) {
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return Image{}, context.Cause(ctx)
 	}
 	f.mu.Lock()
 	fl := f.all[key]
 	if fl == nil {
 		if base.Err() != nil {
 			f.mu.Unlock()
-			return nil, errdefs.ErrUnavailable
+			return Image{}, errdefs.ErrUnavailable
 		}
 		wctx, cancel := context.WithCancel(base)
 		fl = &flight{done: make(chan struct{}), cancel: cancel}
@@ -63,7 +63,7 @@ func (f *flights) do(ctx context.Context, base context.Context, wg *sync.WaitGro
 			fl.cancel()
 		}
 		f.mu.Unlock()
-		return nil, context.Cause(ctx)
+		return Image{}, context.Cause(ctx)
 	}
 }
 

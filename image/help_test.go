@@ -45,7 +45,9 @@ func assertEmpty(t testing.TB, s *Store, dir string) {
 	_ = filepath.Walk(dir, func(p string, st os.FileInfo, err error) error {
 		rel, _ := filepath.Rel(dir, p)
 		switch {
-		case err != nil, strings.HasPrefix(rel, "certs.d"), strings.HasPrefix(rel, "merged"), rel == "images/durable.json":
+		case err != nil: // removed meanwhile
+			return nil //nolint:nilerr // what is not there is not left behind
+		case strings.HasPrefix(rel, "certs.d"), strings.HasPrefix(rel, "merged"), rel == "images/durable.json":
 		case st.IsDir() && (strings.Count(rel, "/") < 2 || strings.Contains(rel, "/l/.none")):
 		default:
 			t.Errorf("left behind: %s", rel)

@@ -180,11 +180,11 @@ func namesOf(annotations map[string]string, base string) ([]reference.Ref, error
 }
 
 // document reads a blob of a layout and verifies it.
-func (im *importer) document(d ocispec.Descriptor, max int64) ([]byte, error) {
+func (im *importer) document(d ocispec.Descriptor, limit int64) ([]byte, error) {
 	if err := reference.CheckDigest(d.Digest); err != nil {
 		return nil, err
 	}
-	data, err := im.a.ReadFile(blobPath(d.Digest), max)
+	data, err := im.a.ReadFile(blobPath(d.Digest), limit)
 	if errors.Is(err, archive.ErrNoFile) {
 		return nil, fmt.Errorf("blob %s is not in the archive: %w", d.Digest, errdefs.ErrNotFound)
 	}

@@ -74,7 +74,7 @@ func (s *Store) loadShared(ctx context.Context, id digest.Digest, dog *watchdog,
 				return p, err
 			}
 		case <-ctx.Done():
-			l.leave(id, ld, dog, false)
+			_, _ = l.leave(id, ld, dog, false)
 			return nil, context.Cause(ctx)
 		}
 	}

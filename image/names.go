@@ -33,13 +33,13 @@ func (s *Store) refreshNames(en *entry) {
 
 func (s *Store) pinned(img Image) bool {
 	for _, pattern := range s.cfg.Pinned {
-		prefix, any := strings.CutSuffix(pattern, "*")
+		prefix, many := strings.CutSuffix(pattern, "*")
 		full := pattern
 		if r, err := reference.Parse(pattern); err == nil {
 			full = r.String()
 		}
 		for _, n := range append(slices.Clone(img.Tags), img.Digests...) {
-			if n == full || (any && strings.HasPrefix(n, prefix)) {
+			if n == full || (many && strings.HasPrefix(n, prefix)) {
 				return true
 			}
 		}

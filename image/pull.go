@@ -44,13 +44,13 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("pull image: %w", err)
 	}
-	v, err := s.flights.do(ctx, s.ctx, &s.wg, pullKey(ref, req.Auth), func(ctx context.Context) (any, error) {
+	img, err := s.flights.do(ctx, s.ctx, &s.wg, pullKey(ref, req.Auth), func(ctx context.Context) (Image, error) {
 		return s.pull(ctx, ref, req.Auth)
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("pull image %s: %w", ref, err)
 	}
-	return v.(Image), nil
+	return img, nil
 }
 
 // diskFull says what to do about the one failure that only the node's owner can end.

@@ -104,7 +104,7 @@ func (a *Archive) spool(ctx context.Context, r io.Reader, dir string, progress f
 			return errors.Join(fmt.Errorf("write scratch file: %w", werr), a.Close())
 		}
 		progress(int64(n))
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err = a.f.Seek(0, io.SeekStart)
 			return err
 		}
@@ -165,14 +165,14 @@ func (a *Archive) section(name string) (*io.SectionReader, error) {
 	return nil, fmt.Errorf("file %.200q: %w", name, ErrNoFile)
 }
 
-// ReadFile answers a file of at most max bytes.
-func (a *Archive) ReadFile(name string, max int64) ([]byte, error) {
+// ReadFile answers a file of at most limit bytes.
+func (a *Archive) ReadFile(name string, limit int64) ([]byte, error) {
 	s, err := a.section(name)
 	if err != nil {
 		return nil, err
 	}
-	if s.Size() > max {
-		return nil, fmt.Errorf("file %.200q of the archive has %d bytes, more than %d: %w", name, s.Size(), max, errdefs.ErrInvalidArgument)
+	if s.Size() > limit {
+		return nil, fmt.Errorf("file %.200q of the archive has %d bytes, more than %d: %w", name, s.Size(), limit, errdefs.ErrInvalidArgument)
 	}
 	b := make([]byte, s.Size())
 	if _, err := io.ReadFull(s, b); err != nil {

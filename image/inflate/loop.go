@@ -52,7 +52,7 @@ loop:
 			if e&flagSub != 0 {
 				bits >>= litRoot
 				nbits -= litRoot
-				e = s.lit[(uint32(e>>8)&0xffff+uint32(bits&(1<<litSub-1)))%litSize]
+				e = s.lit[(e>>8&0xffff+uint32(bits&(1<<litSub-1)))%litSize]
 				if e&flagLit != 0 {
 					s.out[w] = byte(e >> 8)
 					w++
@@ -82,7 +82,7 @@ loop:
 		if e&flagSub != 0 {
 			bits >>= distRoot
 			nbits -= distRoot
-			e = s.dist[(uint32(e>>8)&0xffff+uint32(bits&(1<<distSub-1)))%distSize]
+			e = s.dist[(e>>8&0xffff+uint32(bits&(1<<distSub-1)))%distSize]
 		}
 		if e&flagOther != 0 {
 			err = fmt.Errorf("%w: no such distance", ErrCorrupt)

@@ -61,12 +61,15 @@ type state struct {
 	lengths [litCodes + distCodes]uint8
 }
 
-var states = sync.Pool{New: func() any { return new(state) }}
+var states sync.Pool
 
 // NewReader reads the stream's header and answers a reader of its content. It
 // reads from r ahead of what it has answered.
 func NewReader(r io.Reader) (*Reader, error) {
-	s := states.Get().(*state)
+	s, ok := states.Get().(*state)
+	if !ok {
+		s = new(state)
+	}
 	s.src, s.srcErr = r, nil
 	s.pos, s.end, s.real = 0, 0, 0
 	s.bits, s.nbits = 0, 0
@@ -145,7 +148,7 @@ func (s *state) cut() bool { return s.srcErr != nil && s.pos-int(s.nbits/8) > s.
 
 // ended is the error of a stream that ends too early.
 func (s *state) ended() error {
-	if s.srcErr == nil || s.srcErr == io.EOF {
+	if s.srcErr == nil || errors.Is(s.srcErr, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return s.srcErr

@@ -19,7 +19,7 @@ func ParseConfig(data []byte, layers int) (ocispec.Image, error) {
 		return cfg, fmt.Errorf("read image config: %d bytes, more than %d: %w", len(data), MaxConfig, errdefs.ErrInvalidArgument)
 	}
 	if err := unmarshal(data, &cfg); err != nil {
-		return cfg, fmt.Errorf("read image config: %v: %w", err, errdefs.ErrInvalidArgument)
+		return cfg, fmt.Errorf("read image config: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if len(cfg.RootFS.DiffIDs) != layers {
 		return cfg, fmt.Errorf("read image config: it lists %d layers, the manifest %d: %w", len(cfg.RootFS.DiffIDs), layers, errdefs.ErrInvalidArgument)

@@ -150,12 +150,12 @@ func checkManifest(m ocispec.Manifest) error {
 
 // checkDescriptor refuses what could become a wrong path, an endless read or a
 // request to a host that the image chose.
-func checkDescriptor(d ocispec.Descriptor, max int64) error {
+func checkDescriptor(d ocispec.Descriptor, limit int64) error {
 	if err := reference.CheckDigest(d.Digest); err != nil {
 		return err
 	}
-	if d.Size < 0 || d.Size > max {
-		return invalid("size %d is not within 0 and %d", d.Size, max)
+	if d.Size < 0 || d.Size > limit {
+		return invalid("size %d is not within 0 and %d", d.Size, limit)
 	}
 	if len(d.URLs) > 0 {
 		return invalid("it names other places to load from (foreign layers); push the image with all its layers to the registry")

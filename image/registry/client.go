@@ -118,20 +118,20 @@ func (p *Pull) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 }
 
 // Document loads a small blob (manifest, index, configuration) whole, of at
-// most max bytes, and verifies its digest.
-func (p *Pull) Document(ctx context.Context, desc ocispec.Descriptor, max int64) ([]byte, error) {
-	if desc.Size > max {
-		return nil, fmt.Errorf("load %s: %d bytes, more than %d: %w", desc.Digest, desc.Size, max, errdefs.ErrInvalidArgument)
+// most limit bytes, and verifies its digest.
+func (p *Pull) Document(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if desc.Size > limit {
+		return nil, fmt.Errorf("load %s: %d bytes, more than %d: %w", desc.Digest, desc.Size, limit, errdefs.ErrInvalidArgument)
 	}
 	desc.URLs = nil
 	r := p.Blob(ctx, desc)
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, max+1))
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", desc.Digest, classify(err))
 	}
-	if int64(len(data)) > max {
-		return nil, fmt.Errorf("load %s: more than %d bytes: %w", desc.Digest, max, errdefs.ErrInvalidArgument)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("load %s: more than %d bytes: %w", desc.Digest, limit, errdefs.ErrInvalidArgument)
 	}
 	if got := desc.Digest.Algorithm().FromBytes(data); got != desc.Digest {
 		return nil, mismatch(desc.Digest, got)

@@ -113,7 +113,7 @@ func load(t *testing.T, dirs []string, ref string, a *Auth) error {
 }
 
 func TestMirrorThenServer(t *testing.T) {
-	mirror := start(t, false, func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(404); return true })
+	mirror := start(t, false, func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotFound); return true })
 	up := start(t, false, nil)
 	dir := t.TempDir()
 	hostsToml(t, dir, "example.com", fmt.Sprintf("server = %q\n[host.%q]\ncapabilities = [\"pull\",\"resolve\"]\n[host.%q.header]\nX-Secret = \"mirror\"\n", up.URL, mirror.URL, mirror.URL))
@@ -201,7 +201,7 @@ func basic(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-	w.WriteHeader(401)
+	w.WriteHeader(http.StatusUnauthorized)
 	return true
 }
 
@@ -240,7 +240,7 @@ func TestCredentialsOfEveryForm(t *testing.T) {
 		if r.Header.Get("Authorization") == "Bearer tok" {
 			return false
 		}
-		w.WriteHeader(401)
+		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
 	if err := load(t, nil, bearer.host+"/a:1", &Auth{RegistryToken: "tok"}); err != nil {
@@ -263,7 +263,7 @@ func TestCredentialsStayWithTheirHost(t *testing.T) {
 		},
 		"realm elsewhere in the clear": func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="http://localhost:`+thief.host[strings.LastIndex(thief.host, ":")+1:]+`/token",service="x"`)
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 			return true
 		},
 	} {
@@ -311,10 +311,10 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 				return
 			}
 			if to == "" {
-				http.Redirect(w, r, s.URL+r.URL.Path+"x", 302)
+				http.Redirect(w, r, s.URL+r.URL.Path+"x", http.StatusFound)
 				return
 			}
-			http.Redirect(w, r, to, 302)
+			http.Redirect(w, r, to, http.StatusFound)
 		})
 		begin := time.Now()
 		if err := load(t, nil, s.host+"/a:1", nil); err == nil || time.Since(begin) > 5*time.Second {

@@ -53,10 +53,10 @@ func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
-// place calls make, and once more after clearing the name if it is taken.
-func (u *unpacker) place(parent int, base, name string, make func(parent int) error) (wasWhiteout bool, err error) {
+// place calls create, and once more after clearing the name if it is taken.
+func (u *unpacker) place(parent int, base, name string, create func(parent int) error) (wasWhiteout bool, err error) {
 	u.res.Inodes++
-	err = make(parent)
+	err = create(parent)
 	if !errors.Is(err, unix.EEXIST) {
 		return false, err
 	}
@@ -66,7 +66,7 @@ func (u *unpacker) place(parent int, base, name string, make func(parent int) er
 	if parent, err = u.dirs.open(path.Dir(name)); err != nil {
 		return false, pathError("open parent", name, err)
 	}
-	return wasWhiteout, make(parent)
+	return wasWhiteout, create(parent)
 }
 
 func (u *unpacker) mkdir(parent int, name, base string, hdr *tar.Header) error {
@@ -165,7 +165,7 @@ func (u *unpacker) fill(fd int, body io.Reader, size int64) error {
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -90,7 +90,7 @@ func (j jail) check(t testing.TB) {
 	t.Helper()
 	b, err := os.ReadFile(j.sentinel)
 	st, serr := os.Lstat(j.sentinel)
-	if err != nil || serr != nil || string(b) != "safe" || st.Mode().Perm() != 0o600 || st.Sys().(interface{}) == nil {
+	if err != nil || serr != nil || string(b) != "safe" || st.Mode().Perm() != 0o600 {
 		t.Errorf("the sentinel outside was touched: %q %v %v", b, st, err)
 	}
 	entries, _ := os.ReadDir(filepath.Dir(j.sentinel))
@@ -349,9 +349,9 @@ func TestTimeGrowsLinearly(t *testing.T) {
 		}
 		return time.Since(begin)
 	}
-	small := run(3000)
-	big := run(30000)
-	t.Logf("3,000 entries in %v, 30,000 in %v", small, big)
+	small := run(2000)
+	big := run(20_000)
+	t.Logf("2,000 entries in %v, 20,000 in %v", small, big)
 	if big > 40*small+2*time.Second {
 		t.Errorf("ten times the entries took %.0f times as long", float64(big)/float64(small))
 	}
