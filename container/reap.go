@@ -72,7 +72,7 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	shim, err := c.Shims.Of(v.PodID)
 	if err == nil {
-		err = deleteFrom(ctx, shim, v.ID)
+		err = DeleteFrom(ctx, shim, v.ID)
 		if err == nil || isNotFound(err) && !c.runtimeState(v) {
 			return c.scrubRuntime(v) // an OCI runtime may say so and have done nothing
 		}
@@ -105,10 +105,10 @@ func (c *Containers) scrubRuntime(v *store.Container) error {
 	return RemoveRuntimeState(rt, v.ID)
 }
 
-// deleteFrom has the shim delete a task of which the kernel says that it is
+// DeleteFrom has the shim delete a task of which the kernel says that it is
 // dead. A shim that has not heard of the death yet refuses; it is given the
 // time to hear of it.
-func deleteFrom(ctx context.Context, shim shimclient.Tasks, id string) error {
+func DeleteFrom(ctx context.Context, shim shimclient.Tasks, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcDeadline)
 	defer cancel()
 	_, err := shim.Delete(ctx, id)

@@ -184,8 +184,12 @@ func (p *Pods) endPause(ctx context.Context, v *store.Pod) error {
 	end, shimKilled := time.Now().Add(endDeadline), false
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		dead := p.killPause(v)
-		if err := cg.Kill(); err != nil {
-			p.Log.Warn("kill the sandbox's cgroup", "pod", v.ID, "err", err)
+		if time.Now().After(end.Add(-endDeadline * 99 / 100)) {
+			// Others are rare, and a kill freezes the cgroup for a moment, in which
+			// an OCI runtime would not delete it.
+			if err := cg.Kill(); err != nil {
+				p.Log.Warn("kill the sandbox's cgroup", "pod", v.ID, "err", err)
+			}
 		}
 		if full, err := cg.Populated(); dead && err == nil && !full {
 			break
@@ -239,7 +243,7 @@ func (p *Pods) deletePause(ctx context.Context, v *store.Pod) error {
 	if s, err := p.Of(v.ID); err == nil {
 		ask, cancel := context.WithTimeout(ctx, shimDeadline)
 		defer cancel()
-		if _, err := s.Delete(ask, v.ID); err == nil || isNotFound(err) {
+		if err := container.DeleteFrom(ask, s, v.ID); err == nil || isNotFound(err) {
 			return nil
 		}
 	}
