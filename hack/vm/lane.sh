@@ -15,6 +15,8 @@ else
 	mkdir -p /scratch/tmp /scratch/var
 	chmod 1777 /scratch/tmp
 	mount --bind /scratch/var /var/tmp # writable layers on a disk, and room for them
+	command -v sudo >/dev/null || printf '#!/bin/sh\nexec "$@"\n' >/usr/local/bin/sudo # the validation suite loads profiles with it
+	chmod -f +x /usr/local/bin/sudo
 fi
 
 bad=0
