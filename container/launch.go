@@ -81,6 +81,10 @@ func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error)
 	if _, err := c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Init, v.OOMBase = asStore(init), base }); err != nil {
 		return 0, err
 	}
+	// A later run has to know which process it was, and not by a pid alone.
+	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
+		return 0, err
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
