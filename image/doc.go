@@ -12,12 +12,19 @@
 //
 //	l/<n>, l/<n>.json   unpacked layers under short names, and their records
 //	records/<hex>.json  one record per image, written last
+//	durable.json        how far layers are on the disk
 //	quarantine/         records that could not be read, kept for a human
 //	ingest/, trash/     work under way; swept at start
 //
-// A pull unpacks all layers beside each other into ingest/, syncs the file
-// system once, renames the layers into place and only then writes the image's
-// record. Whatever moment a crash picks, an image is whole or absent.
+// A pull unpacks all layers beside each other into ingest/, renames them into
+// place and only then writes the image's record. Some seconds later the file
+// system is synced, and durable.json says which layers that was good for: after
+// a power failure the others are dropped, and the images that they are part of.
+// Whatever moment a crash picks, an image is whole or absent.
+//
+// A removal takes the record away for good and moves the layers to trash/,
+// which is emptied in the background, slowly while pulls go on. Only where
+// space is short does it wait for that.
 //
 // # What is not kept
 //

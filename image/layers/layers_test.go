@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/image/record"
 )
@@ -257,5 +258,23 @@ func TestTwoIngestsOfOneLayer(t *testing.T) {
 	s.Release(b)
 	if there(s, "a") {
 		t.Error("nobody holds it, and it is there")
+	}
+}
+
+// TestLayersAreSpreadOverTheDisk: without the hint each file of a pull that follows a removal is searched for among all deleted ones.
+func TestLayersAreSpreadOverTheDisk(t *testing.T) {
+	s := open(t, t.TempDir())
+	f, err := os.Open(s.path(ingestDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.EXT4_SUPER_MAGIC {
+		t.Skip("needs ext4: others place directories otherwise")
+	}
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&topDir == 0 {
+		t.Errorf("flags %#x, %v", flags, err)
 	}
 }

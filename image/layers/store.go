@@ -150,6 +150,7 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
+	spread(s.path(ingestDir))
 	if err := os.Chmod(s.path(emptyDir), 0o755); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
