@@ -17,6 +17,7 @@ type Crid struct {
 	Crun    string   // path of a crun; adds a handler "crun"
 	Cgroup  string   // cgroup driver; default cgroupfs
 	Metrics string   // address to serve metrics on; default none
+	Plugins string   // folder of CNI plugins to look into before bin/cni
 }
 
 // Name is "crid".
@@ -43,7 +44,11 @@ func (c Crid) Prepare(h *Home) (string, []string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version = 1\nroot = %q\nstate = %q\naddress = %q\n", h.Root(), h.State(), h.Socket())
 	fmt.Fprintf(&b, "default_runtime = \"runc\"\ncgroup_driver = %q\ncgroup_parent = %q\nrestrict_oom_score_adj = \"auto\"\n", driver, parent)
-	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%q]\n", h.CNIConf(), filepath.Join(bin, "cni"))
+	plugins := fmt.Sprintf("%q", filepath.Join(bin, "cni"))
+	if c.Plugins != "" {
+		plugins = fmt.Sprintf("%q, ", c.Plugins) + plugins
+	}
+	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%s]\n", h.CNIConf(), plugins)
 	fmt.Fprintf(&b, "[registry]\ncerts_dirs = [%q]\n", h.Certs())
 	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = %q\n[log]\nlevel = %q\nformat = \"text\"\n", c.Metrics, level)
 	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc"), driver == "systemd"))
