@@ -80,7 +80,7 @@ func (c *Containers) awaitDeath(ctx context.Context, v *store.Container, g *grip
 	for time.Since(begun) < killAgain {
 		if !asked && v.State.Stop == lifecycle.Killing && time.Since(begun) > killShim {
 			asked = true
-			c.Shims.EndHung(ctx, v.PodID)
+			go c.Shims.EndHung(ctx, v.PodID) // it may take long, and the death is to be seen at once
 		}
 		if g == nil || g.proc.Exited() {
 			c.saw(v.ID, g, time.Now())

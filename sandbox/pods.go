@@ -70,6 +70,9 @@ type Handler struct {
 	Runtime shimclient.Runtime
 	// Pause is true if the handler wants a sandbox container in every pod.
 	Pause bool
+	// Refused, if set, tells why no new pod may use the handler. Pods that are
+	// there go on and are ended by it as ever.
+	Refused func() error
 }
 
 // Config is what the hands need.
@@ -245,7 +248,7 @@ func (p *Pods) EndHung(ctx context.Context, podID string) {
 	}
 	ask, cancel := context.WithTimeout(ctx, shimDeadline)
 	defer cancel()
-	if _, err := s.Connect(ask, podID); err == nil || ctx.Err() != nil {
+	if _, err := s.Connect(ask, podID); !errors.Is(err, shimclient.ErrUnreachable) || ctx.Err() != nil {
 		return
 	}
 	p.Log.Warn("a shim that does not answer keeps a container from dying; killing the shim", "pod", podID)
