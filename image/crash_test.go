@@ -15,6 +15,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/crid-project/crid/image/layers"
+	"github.com/crid-project/crid/image/record"
 )
 
 // pulled answers a store with two images that share a layer.
@@ -36,6 +39,18 @@ func pulled(t testing.TB, dir string) (*Store, Image, Image) {
 	return s, out[0], out[1]
 }
 
+// unsynced makes a layer one of an earlier boot that was pulled after the last sync.
+func unsynced(dir string) {
+	var m layers.Meta
+	if err := record.Read(dir+".json", &m); err != nil {
+		panic(err)
+	}
+	m.Gen, m.Boot = 1<<40, "an earlier one"
+	if err := record.Write(dir+".json", m, false); err != nil {
+		panic(err)
+	}
+}
+
 func TestWhatACrashLeavesIsRepairedAtStart(t *testing.T) {
 	needRoot(t)
 	for what, c := range map[string]struct {
@@ -54,6 +69,12 @@ func TestWhatACrashLeavesIsRepairedAtStart(t *testing.T) {
 		}, 1},
 		"shared layer gone": {func(dir string, a, _ Image, s *Store) {
 			_ = os.RemoveAll(s.layers.Dir(s.images[a.ID].layers[0]))
+		}, 0},
+		"power failure before a layer was on the disk": {func(_ string, a, _ Image, s *Store) {
+			unsynced(s.layers.Dir(s.images[a.ID].layers[1]))
+		}, 1},
+		"power failure before the shared layer was on the disk": {func(_ string, a, _ Image, s *Store) {
+			unsynced(s.layers.Dir(s.images[a.ID].layers[0]))
 		}, 0},
 		"image record torn": {func(dir string, a, _ Image, s *Store) {
 			st, _ := os.Stat(s.recordPath(a.ID))
