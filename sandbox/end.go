@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/sandbox/plan"
@@ -16,6 +18,9 @@ import (
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
+
+// tellAfter is how long a stop waits between looks at what keeps it.
+const tellAfter = 5 * time.Second
 
 // Stop ends the pod's containers, its shim and its network. It returns when all
 // is given back. Idempotent; a pod that does not exist is a success.
@@ -46,17 +51,30 @@ func (p *Pods) ask(ctx context.Context, id string, e lifecycle.PodEvent, what st
 		return err
 	}
 	p.desk.Nudge(v.ID)
-	_, err = p.Ledger.WaitPod(ctx, v.ID, done)
-	if err == nil || isNotFound(err) {
-		return nil
-	}
-	why := ""
-	for _, l := range p.desk.Late(0) {
-		if l.ID == v.ID && l.Err != nil {
+	for {
+		patience, cancel := context.WithTimeout(ctx, tellAfter)
+		_, err = p.Ledger.WaitPod(patience, v.ID, done)
+		out := patience.Err() != nil
+		cancel()
+		if err == nil || isNotFound(err) {
+			return nil
+		}
+		why := ""
+		for _, l := range p.desk.Late(0) {
+			if l.ID != v.ID || l.Err == nil {
+				continue
+			}
+			// A plugin that refuses is told before the caller's time is up: its own
+			// client would only say that it gave up waiting.
+			if out && ctx.Err() == nil && l.Work == lifecycle.FreeNet {
+				return fmt.Errorf("%s pod sandbox %s: its network cannot be given back yet, crid goes on trying: %w: %w", what, v.ID, l.Err, errdefs.ErrUnavailable)
+			}
 			why = fmt.Sprintf(" (%s: %v)", l.Work, l.Err)
 		}
+		if !out || ctx.Err() != nil {
+			return fmt.Errorf("%s pod sandbox %s: still under way%s, a retry joins it: %w", what, v.ID, why, err)
+		}
 	}
-	return fmt.Errorf("%s pod sandbox %s: still under way%s, a retry joins it: %w", what, v.ID, why, err)
 }
 
 // endMembers sees to it that no container of the pod lives, and with a removal
@@ -265,6 +283,9 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 		p.Log.Info("a shim of an earlier run is gone", "pod", v.ID) // AdoptShim tells the law
 	default:
 		p.Log.Warn("cannot take up a shim; trying again", "pod", v.ID, "err", err)
+		p.mu.Lock()
+		p.untaken[v.ID] = struct{}{}
+		p.mu.Unlock()
 		p.attachLater(v.ID)
 	}
 }
@@ -281,6 +302,9 @@ func (p *Pods) attachLater(id string) {
 		default:
 		}
 		v, err := p.Ledger.Pod(id)
+		p.mu.Lock()
+		delete(p.untaken, id)
+		p.mu.Unlock()
 		if err != nil || v.State.Holds&lifecycle.HoldsShim == 0 {
 			return
 		}
