@@ -1,5 +1,6 @@
 // Package e2e holds the end-to-end tests of crid: the real daemon on a real runc, shim and CNI plugins, through its CRI socket and
-// crictl, with images of the project's own. Every test has a daemon of its own, and ends with a census: nothing may be left.
+// crictl, with images of the project's own. Every test ends with a census: nothing may be left. In core, confine and pull the tests share a
+// daemon (package story); in restart and here each has its own.
 //
 //	make e2e                      all
 //	make e2e RUN=TestRestart      some
