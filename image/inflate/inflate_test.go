@@ -185,14 +185,12 @@ func FuzzAgainstTheLibrary(f *testing.F) {
 		if wantErr == nil && (err != nil || !bytes.Equal(got, want)) {
 			t.Fatalf("%d bytes and %v, the library says %d bytes", len(got), err, len(want))
 		}
-		if wantErr != nil && err == nil && !headerCRC(in) {
+		// Headers are read with less care here: their own checksums and the length of their texts mean nothing to a layer.
+		if wantErr != nil && err == nil && !errors.Is(wantErr, stdgzip.ErrHeader) {
 			t.Fatalf("%d bytes, the library says %v", len(got), wantErr)
 		}
 	})
 }
-
-// headerCRC: a header's own checksum is not looked at here.
-func headerCRC(in []byte) bool { return bytes.Contains(in, []byte{0x1f, 0x8b, 8}) && len(in) > 3 }
 
 func BenchmarkInflate(b *testing.B) {
 	for name, data := range samples() {

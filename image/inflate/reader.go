@@ -237,7 +237,7 @@ func (s *state) header() error {
 		}
 		h[i] = b
 	}
-	if h[0] != 0x1f || h[1] != 0x8b || h[2] != 8 || h[3]&0xe0 != 0 {
+	if h[0] != 0x1f || h[1] != 0x8b || h[2] != 8 {
 		return fmt.Errorf("%w: no header", ErrCorrupt)
 	}
 	skip := 0
