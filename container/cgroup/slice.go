@@ -31,7 +31,7 @@ func (c *Cgroup) isSlice() bool {
 func (c *Cgroup) stopSlice(ctx context.Context) error {
 	systemctl, err := exec.LookPath("systemctl")
 	if err != nil {
-		return nil //nolint:nilerr // without it nothing is left but a unit's name in systemd's memory
+		return nil // without it nothing is left but a unit's name in systemd's memory
 	}
 	ctx, cancel := context.WithTimeout(ctx, sliceStop)
 	defer cancel()

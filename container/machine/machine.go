@@ -56,7 +56,10 @@ func Node(o Options) plan.Kernel {
 type features struct {
 	OCIVersionMax string   `json:"ociVersionMax"`
 	MountOptions  []string `json:"mountOptions"`
-	Linux         struct {
+	Annotations   struct {
+		Runc string `json:"org.opencontainers.runc.version"`
+	} `json:"annotations"`
+	Linux struct {
 		Seccomp *struct {
 			Enabled *bool `json:"enabled"`
 		} `json:"seccomp"`
@@ -69,9 +72,9 @@ type features struct {
 }
 
 // With answers the node's facts as they are with one OCI runtime, which is
-// asked for its features within 10 s. A runtime that does not tell gets what
-// every runtime can.
-func With(ctx context.Context, k plan.Kernel, binary string) (plan.Kernel, error) {
+// asked for its features within 10 s, and its version if it is a runc that
+// tells. A runtime that does not tell gets what every runtime can.
+func With(ctx context.Context, k plan.Kernel, binary string) (facts plan.Kernel, runc string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "features")
@@ -80,12 +83,12 @@ func With(ctx context.Context, k plan.Kernel, binary string) (plan.Kernel, error
 	cmd.Stdout = &limited{w: &out, left: 1 << 20}
 	if err := cmd.Run(); err != nil {
 		k.RecursiveReadOnly, k.IDMapMounts = false, false
-		return k, fmt.Errorf("ask %s for its features: %w", binary, err)
+		return k, "", fmt.Errorf("ask %s for its features: %w", binary, err)
 	}
 	var f features
 	if err := json.Unmarshal(out.Bytes(), &f); err != nil {
 		k.RecursiveReadOnly, k.IDMapMounts = false, false
-		return k, fmt.Errorf("read the features of %s: %w", binary, err)
+		return k, "", fmt.Errorf("read the features of %s: %w", binary, err)
 	}
 	if f.OCIVersionMax != "" {
 		k.OCIVersion = release(f.OCIVersionMax)
@@ -100,7 +103,7 @@ func With(ctx context.Context, k plan.Kernel, binary string) (plan.Kernel, error
 	if s := f.Linux.Seccomp; s == nil || s.Enabled == nil || !*s.Enabled {
 		k.Seccomp = false
 	}
-	return k, nil
+	return k, f.Annotations.Runc, nil
 }
 
 // release cuts "-dev" and the like off, and bounds what is written into specs

@@ -30,20 +30,23 @@ func TestFactsAreWhatKernelAndRuntimeBothHave(t *testing.T) {
 		rro, idmap   bool
 		version      string
 		fails, noSec bool
+		runc         string
 	}{
 		"all": {script: `echo '{"ociVersionMax":"1.3.0-dev+x","mountOptions":["ro","rro"],"linux":{"seccomp":{"enabled":true},"mountExtensions":{"idmap":{"enabled":true}}}}'`,
 			rro: true, idmap: true, version: "1.3.0"},
-		"without idmap":      {script: `echo '{"ociVersionMax":"1.1.0","mountOptions":["rro"],"linux":{"seccomp":{"enabled":true}}}'`, rro: true, version: "1.1.0"},
-		"without seccomp":    {script: `echo '{"ociVersionMax":"1.1.0","linux":{"seccomp":{"enabled":false}}}'`, version: "1.1.0", noSec: true},
+		"without idmap":   {script: `echo '{"ociVersionMax":"1.1.0","mountOptions":["rro"],"linux":{"seccomp":{"enabled":true}}}'`, rro: true, version: "1.1.0"},
+		"without seccomp": {script: `echo '{"ociVersionMax":"1.1.0","linux":{"seccomp":{"enabled":false}}}'`, version: "1.1.0", noSec: true},
+		"names itself": {script: `echo '{"ociVersionMax":"1.1.0","linux":{"seccomp":{"enabled":true}},"annotations":{"org.opencontainers.runc.version":"1.2.7"}}'`,
+			version: "1.1.0", runc: "1.2.7"},
 		"tells nothing":      {script: `echo unknown command >&2; exit 1`, version: "1.0.2", fails: true},
 		"tells what is none": {script: `echo hello`, version: "1.0.2", fails: true},
 	} {
-		k, err := With(t.Context(), able, program(t, test.script))
+		k, runc, err := With(t.Context(), able, program(t, test.script))
 		if (err != nil) != test.fails {
 			t.Errorf("%s: %v", name, err)
 		}
-		if k.RecursiveReadOnly != test.rro || k.IDMapMounts != test.idmap || k.OCIVersion != test.version || k.Seccomp == test.noSec {
-			t.Errorf("%s: %+v", name, k)
+		if k.RecursiveReadOnly != test.rro || k.IDMapMounts != test.idmap || k.OCIVersion != test.version || k.Seccomp == test.noSec || runc != test.runc {
+			t.Errorf("%s: %+v, runc %q", name, k, runc)
 		}
 	}
 }
@@ -67,8 +70,8 @@ func TestSwapIsKnownBeforeTheFirstCgroup(t *testing.T) {
 	if !exists("/sys/fs/cgroup" + path + "/memory.max") {
 		t.Skip("needs the memory controller")
 	}
-	if real := exists("/sys/fs/cgroup" + path + "/memory.swap.max"); before != real {
-		t.Errorf("swap can be limited: %v, before any cgroup was made it was said: %v", real, before)
+	if after := exists("/sys/fs/cgroup" + path + "/memory.swap.max"); before != after {
+		t.Errorf("swap can be limited: %v, before any cgroup was made it was said: %v", after, before)
 	}
 }
 

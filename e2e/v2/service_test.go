@@ -98,7 +98,7 @@ func TestTheServiceAsShipped(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	service(t, ctx, "start")
-	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", "crid").Run() }) //nolint:noctx // the test's context is over
+	t.Cleanup(func() { _ = exec.Command("systemctl", "stop", "crid").Run() }) // the test's own context is over by then
 	cri, err := harness.Dial("/run/crid/crid.sock")
 	if err != nil {
 		t.Fatal(err)
