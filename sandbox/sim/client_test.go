@@ -159,7 +159,7 @@ func (c *client) live() {
 // run runs the pod.
 func (c *client) run(attempt uint32) bool {
 	req := sandbox.RunRequest{Config: sealed(c.name), Handler: "runc", Plan: &plan.Pod{Name: c.name, Namespace: "ns", UID: c.name, Attempt: attempt,
-		Hostname: c.name, DNS: &plan.DNS{Servers: []string{"127.0.0.1"}}}}
+		Hostname: c.name, DNS: &plan.DNS{Servers: []string{"127.0.0.1"}}, PauseSpec: pauseSpec}}
 	var id string
 	err := c.again("run", 8, func(ctx context.Context, r *run) (err error) {
 		id, err = r.pods.Run(ctx, req)
@@ -171,6 +171,10 @@ func (c *client) run(attempt uint32) bool {
 	c.pod, c.members = id, nil
 	c.s.eye.promise(id, func(p *promise) { p.what, p.exists = "pod", true })
 	return true
+}
+
+func pauseSpec(f plan.Facts) (*oci.Spec, error) {
+	return &oci.Spec{Version: "1.2.0", Linux: &oci.Linux{CgroupsPath: f.CgroupsPath}}, nil
 }
 
 // container runs a container through some of its life.

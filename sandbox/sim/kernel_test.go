@@ -301,7 +301,7 @@ func (n networks) Add(ctx context.Context, a cni.Attachment, _ []byte) (*cni.Res
 func (n networks) Del(ctx context.Context, a cni.Attachment, saved []byte) error {
 	return n.call(ctx, "cni-del", a.ID, func() {
 		n.m.note("%d:   CNI DEL %s", n.no, short(a.ID))
-		if c := n.m.livesIn(a.ID); c != "" {
+		if c := n.m.memberLives(a.ID); c != "" {
 			n.m.violated("I6", "CNI DEL of pod %s under the living container %s", short(a.ID), short(c))
 		}
 		if len(saved) == 0 {

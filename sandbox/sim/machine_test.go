@@ -40,6 +40,7 @@ type machine struct {
 	shims   map[string]*fake.Shim // by pod
 	members map[string]string     // pods by container
 	full    bool                  // the disk
+	pause   bool                  // pods have a sandbox process
 	mishaps map[string]bool
 	rate    float64
 	lines   []string
@@ -222,12 +223,21 @@ func (m *machine) livesOf(id string) *fake.Process {
 	return nil
 }
 
-// livesIn answers a container of the pod of which a process lives.
+// livesIn answers a container of the pod of which a process lives; the sandbox
+// process counts as one.
 func (m *machine) livesIn(pod string) string {
+	if m.livesOf(pod) != nil {
+		return pod
+	}
+	return m.memberLives(pod)
+}
+
+// memberLives is livesIn without the sandbox process.
+func (m *machine) memberLives(pod string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, w := range m.byID {
-		if w.pod != pod {
+		if w.pod != pod || id == pod {
 			continue
 		}
 		for _, p := range w.all {

@@ -63,7 +63,7 @@ func launch(m *machine, no int, e *eye) *run {
 	}
 	rt := shimclient.Runtime{Name: "runc", Path: "/bin/shim", Options: map[string]any{"Root": m.handlerDir}}
 	r.pods = sandbox.New(sandbox.Config{Ledger: r.ledger, Host: host{r}, Networks: networks{r}, Namespaces: namespaces{r}, Kernel: kernel{r},
-		Handlers: handlers{rt}, Handler: func(string) (sandbox.Handler, error) { return sandbox.Handler{Runtime: rt}, nil },
+		Handlers: handlers{rt}, Handler: func(string) (sandbox.Handler, error) { return sandbox.Handler{Runtime: rt, Pause: m.pause}, nil },
 		Plan:     func(*store.Pod) (*plan.Pod, error) { return nil, errors.New("no plan") },
 		StateDir: m.state, CgroupDriver: "cgroupfs", CgroupParent: "/crid", Log: log})
 	r.containers = container.New(container.Config{Ledger: r.ledger, Shims: r.pods, Handlers: handlers{rt}, Images: images{r}, Users: users,

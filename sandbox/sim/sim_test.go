@@ -90,6 +90,7 @@ func scenario(seed uint64, dir string) result {
 	for _, d := range []string{m.root, m.state} {
 		_ = os.MkdirAll(d, 0o700)
 	}
+	m.pause = m.chance(0.3)
 	f := newFaults(m, s)
 	s.start()
 	var clients []*client
@@ -159,6 +160,9 @@ func (m *machine) rest(s *supervisor, when string) {
 		net, ns := m.nets[p.ID] > 0, m.pins[p.NetNS]
 		m.mu.Unlock()
 		_, err := r.pods.Of(p.ID)
+		if p.State.Phase == lifecycle.Ready && p.Pause && m.livesOf(p.ID) == nil {
+			m.violated("truth", "%s: pod %s is ready, and its sandbox process is gone", when, short(p.ID))
+		}
 		if p.State.Phase == lifecycle.Ready && (!net || !ns || err != nil) {
 			m.violated("truth", "%s: pod %s is ready, network %v, namespace %v, shim %v", when, short(p.ID), net, ns, err)
 		}

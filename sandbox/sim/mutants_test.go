@@ -1,0 +1,137 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mutant is a known zombie bug put back into the code: what has been found in
+// other runtimes, by the numbers of the list of mechanisms.
+type mutant struct {
+	name string
+	// what of the file is replaced, by what; each once.
+	edits []edit
+	// by are the invariants of which one has to catch it.
+	by string
+}
+
+type edit struct{ file, old, new string }
+
+var mutants = []mutant{
+	{"M1: a stop that finds no task is answered well and leaves it running", []edit{{"container/requests.go",
+		"	return c.ended(ctx, v.ID)\n}\n\n// KillMember has",
+		"	if sh, err := c.Shims.Of(v.PodID); err == nil {\n\t\tif _, err := sh.State(ctx, v.ID); err != nil {\n\t\t\treturn nil\n\t\t}\n\t}\n	return c.ended(ctx, v.ID)\n}\n\n// KillMember has"}}, "I9e"},
+	{"M2: nobody asks the kernel whether a process ended", []edit{
+		{"container/end.go", "	g.watch.Do(func() {\n", "	g.watch.Do(func() {\n		return\n"}}, "I2"},
+	{"M3: the signal is never sent twice, not by the next run either", []edit{
+		{"container/end.go", "	if g != nil && !g.proc.Exited() {\n		if err := c.Kernel.Cgroup(v.Cgroup).Thaw", "	if _, twice := sent.LoadOrStore(v.ID, true); twice {\n		return c.awaitDeath(ctx, v, g)\n	}\n	if g != nil && !g.proc.Exited() {\n		if err := c.Kernel.Cgroup(v.Cgroup).Thaw"},
+		{"container/containers.go", "// Containers works on", "var sent sync.Map\n\n// Containers works on"}}, "liveness|truth|I"},
+	{"M5: an error of Wait is an exit with 255", []edit{
+		{"container/end.go", "	if st, ok := statusOf(g); ok {\n", "	if st, ok := statusOf(nil); ok {\n"},
+		{"container/end.go", "	if err != nil {\n		return\n	}\n	e.Source, e.Code = lifecycle.Shim, int32(x.Code)\n", "	if err != nil {\n		e.Source, e.Code = lifecycle.Shim, 255\n		return\n	}\n	e.Source, e.Code = lifecycle.Shim, int32(x.Code)\n"}}, "code"},
+	{"M7: what cannot be written does not happen", []edit{
+		{"container/containers.go", "	v, err := c.Ledger.StepContainer(id, e, also...)\n", "	if _, n := c.Ledger.Unsaved(); n != nil {\n		return nil, n\n	}\n	v, err := c.Ledger.StepContainer(id, e, also...)\n"}}, "I2|I9|truth|liveness"},
+	{"M8: after a restart nobody watches", []edit{
+		{"container/adopt.go", "		c.watch(v.ID) // its shim", "		// its shim"},
+		{"container/adopt.go", "		default:\n			c.watch(id)\n", "		default:\n"}}, "I2"},
+	{"M9: a container whose shim does not answer at the restart is forgotten", []edit{
+		{"sandbox/reconcile/reconcile.go", "	for _, c := range r.Ledger.Members(pod) {\n", "	for _, c := range r.Ledger.Members(pod) {\n		if _, err := r.Pods.Of(pod); err != nil {\n			_, _ = r.Ledger.UpdateContainer(c.ID, func(c *store.Container) { c.State.Unborn = true })\n		}\n"}}, "I9"},
+	{"M11: an out-of-memory kill in the cgroup is the container's", []edit{
+		{"store/lifecycle/container.go", "	x.OOM = e.OOMKill && bySIGKILL && c.Stop != Killing\n", "	x.OOM = e.OOMKill || bySIGKILL\n"}}, "oom"},
+	{"M12: a shim that does not answer has no such task, and no task is no process", []edit{
+		{"container/end.go", "		if g == nil || g.proc.Exited() {\n			c.saw(v.ID, g, time.Now())\n		}\n		if c.killed", "		sh, err := c.Shims.Of(v.PodID)\n		if err == nil {\n			_, err = sh.State(ctx, v.ID)\n		}\n		if err != nil {\n			_, _ = c.step(v.ID, lifecycle.SeenExited{Code: 137, Source: lifecycle.Shim, Empty: true, At: time.Now().UnixNano()})\n		}\n		if g == nil || g.proc.Exited() {\n			c.saw(v.ID, g, time.Now())\n		}\n		if c.killed"}}, "I1"},
+	{"M13: the containers of a dead shim are taken for dead", []edit{
+		{"container/requests.go", "func (c *Containers) ShimGone(id string) { _, _ = c.step(id, lifecycle.SeenShimGone{}) }", "func (c *Containers) ShimGone(id string) {\n	_, _ = c.step(id, lifecycle.SeenExited{Code: 137, Source: lifecycle.Shim, Empty: true, At: time.Now().UnixNano()})\n}"}}, "I1|code"},
+	{"an exit is believed while others of the cgroup live", []edit{
+		{"container/end.go", "	if e.Empty = c.empty(v); e.Empty {", "	if e.Empty = true; e.Empty {"}}, "I1"},
+	{"nothing is fenced off", []edit{
+		{"container/reap.go", "	if err := os.MkdirAll(filepath.Dir(c.fenced(id)), 0o700); err != nil {\n", "	if true {\n		return\n	}\n	if err := os.MkdirAll(filepath.Dir(c.fenced(id)), 0o700); err != nil {\n"}}, "I1|I6|leak|liveness"},
+	{"a stranger with the pid is taken for the container", []edit{
+		{"container/adopt.go", "			return c.member(v, st.Pid), didRun\n", "			if p, err := c.Kernel.Identify(st.Pid); err == nil {\n				return asStore(p), didRun\n			}\n			return v.Init, didRun\n"}}, "I5|code"},
+	{"a start of this run is undone by the settling of the last", []edit{
+		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I|truth|code|leak"},
+	{"the network goes while members live", []edit{
+		{"store/lifecycle/pod.go", "	if !p.MembersEnded {\n		return EndMembers\n	}\n	if p.Holds&HoldsShim", "	if !p.MembersEnded {\n		return EndMembers | FreeNet\n	}\n	if p.Holds&HoldsShim"}}, "I6"},
+	{"a namespace goes before CNI DEL", []edit{
+		{"store/lifecycle/pod.go", "	case p.Holds&HoldsNet != 0:\n		w |= FreeNet\n", "	case p.Holds&HoldsNet != 0:\n		return w | ErasePod\n"}}, "leak|liveness|I"},
+}
+
+var newline = regexp.MustCompile(`\n`)
+
+// TestMutants puts each bug back and has it caught. It compiles a test binary
+// for each, and is for the long lane only.
+func TestMutants(t *testing.T) {
+	if os.Getenv("CRID_MUTANTS") == "" {
+		t.Skip("compiles the code anew for each mutant: set CRID_MUTANTS=1 (or to a part of a name)")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants {
+		if want := os.Getenv("CRID_MUTANTS"); want != "1" && !regexp.MustCompile(want).MatchString(m.name) {
+			continue
+		}
+		t.Run(newline.ReplaceAllString(m.name, " "), func(t *testing.T) { m.caught(t, root) })
+	}
+}
+
+func (m mutant) caught(t *testing.T, root string) {
+	dir := t.TempDir()
+	changed := map[string]string{}
+	for _, e := range m.edits {
+		text, ok := changed[e.file]
+		if !ok {
+			b, err := os.ReadFile(filepath.Join(root, e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(b)
+		}
+		if strings.Count(text, e.old) != 1 {
+			t.Fatalf("%s has changed; the mutant has to follow: %q is there %d times", e.file, e.old, strings.Count(text, e.old))
+		}
+		changed[e.file] = strings.Replace(text, e.old, e.new, 1)
+	}
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for file, text := range changed {
+		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay.Replace[filepath.Join(root, file)] = to
+	}
+	b, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "sim.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bin, ".") //nolint:gosec // ours
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("the mutant does not compile: %v\n%s", err, out)
+	}
+	by := regexp.MustCompile(`\b(` + m.by + `)[0-9a-z]*: `)
+	const step, most = 250, 10_000
+	for from := 1; from < most; from += step {
+		run := exec.CommandContext(t.Context(), bin, "-test.run=^TestSeeds$", fmt.Sprintf("-seeds=%d", step), fmt.Sprintf("-from=%d", from)) //nolint:gosec // ours
+		out, err := run.CombinedOutput()
+		if err == nil {
+			continue
+		}
+		if hit := by.FindString(string(out)); hit != "" {
+			t.Logf("caught by %s within %d seeds", strings.TrimSuffix(hit, ": "), from+step-1)
+			return
+		}
+		t.Fatalf("caught, but not by what it should be (%s):\n%.2000s", m.by, out)
+	}
+	t.Fatalf("not caught by %d seeds", most)
+}
