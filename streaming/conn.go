@@ -57,8 +57,9 @@ func (l *lobby) Accept() (net.Conn, error) {
 	closed := l.closed
 	if !closed {
 		if l.waiting.Len() >= maxWaiting {
-			evicted = l.waiting.Remove(l.waiting.Front()).(*guest)
-			evicted.place = nil
+			if evicted, _ = l.waiting.Remove(l.waiting.Front()).(*guest); evicted != nil {
+				evicted.place = nil
+			}
 		}
 		g.place = l.waiting.PushBack(g)
 	}
@@ -129,7 +130,9 @@ func (l *lobby) clear() {
 	l.mu.Lock()
 	l.closed = true
 	for e := l.waiting.Front(); e != nil; e = e.Next() {
-		all = append(all, e.Value.(*guest))
+		if g, ok := e.Value.(*guest); ok {
+			all = append(all, g)
+		}
 	}
 	for g := range l.sessions {
 		all = append(all, g)

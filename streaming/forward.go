@@ -51,7 +51,16 @@ func (f *forwarder) PortForward(_ context.Context, pod, _ string, port int32, st
 	return nil
 }
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var copyBuffers sync.Pool
+
+// takeBuffer takes a buffer from the pool; the caller puts it back.
+func takeBuffer() *[]byte {
+	if b, ok := copyBuffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, 32<<10)
+	return &b
+}
 
 // splice copies both ways between a pod's connection and a client's stream and closes both.
 //
@@ -85,7 +94,7 @@ func splice(ctx context.Context, conn net.Conn, stream io.ReadWriteCloser) {
 	var fail error
 	seen, silence := int64(0), time.NewTimer(oneWay)
 	defer silence.Stop()
-	for fail == nil && !(podEnded && clientEnded) {
+	for fail == nil && (!podEnded || !clientEnded) {
 		select {
 		case err := <-pod:
 			podEnded, fail = true, err
@@ -110,10 +119,10 @@ func splice(ctx context.Context, conn net.Conn, stream io.ReadWriteCloser) {
 	}
 	// With the connection closed and the stream reset, neither can wait any more.
 	if !podEnded {
-		<-pod
+		<-pod //nolint:errcheck // the first failure is what ended it
 	}
 	if !clientEnded {
-		<-client
+		<-client //nolint:errcheck // as above
 	}
 }
 
@@ -128,7 +137,7 @@ func reset(stream io.Closer) {
 
 // pump copies until EOF, counting.
 func pump(to io.Writer, from io.Reader, n *atomic.Int64) error {
-	buf := copyBuffers.Get().(*[]byte)
+	buf := takeBuffer()
 	defer copyBuffers.Put(buf)
 	for {
 		r, err := from.Read(*buf)

@@ -78,7 +78,8 @@ func FuzzSPDYBytes(f *testing.F) {
 	f.Add(true, []byte("\x80\x03\x00\x04\x00\xff\xff\xff\x7f\xff\xff\xff"))
 	s := start(f, greedy(), impatient)
 	f.Fuzz(func(t *testing.T, exec bool, data []byte) {
-		u, protocol := "", portforward.ProtocolV1Name
+		var u string
+		protocol := portforward.ProtocolV1Name
 		if exec {
 			u, protocol = mustURL(t)(s.Exec(message{id: "c1", cmd: []string{"x"}, in: true, out: true})), remotecommand.StreamProtocolV4Name
 		} else {

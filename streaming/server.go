@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// idleTimeout ends a session over which no byte has come or gone. The kubelet's own default.
+	// idleTimeout is the default of Config.IdleTimeout, and the kubelet's own.
 	idleTimeout = 4 * time.Hour
 	// creationTimeout is how long a client may take to open its streams after the upgrade.
 	creationTimeout = 30 * time.Second
@@ -36,6 +36,8 @@ type Config struct {
 	Address string
 	// AllowRemote permits an address that other machines reach. Whoever catches a URL within its minute can then use it.
 	AllowRemote bool
+	// IdleTimeout ends a session over which no byte has come or gone for so long; 0 is 4 hours.
+	IdleTimeout time.Duration
 	// TLS, if set, serves HTTPS with this configuration.
 	TLS *tls.Config
 	// Log takes what is worth telling; nil means slog.Default.
@@ -64,12 +66,15 @@ func New(cfg Config, runtime Runtime) (*Server, error) {
 	if err := checkAddress(cfg.Address); err != nil && !cfg.AllowRemote {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", cfg.Address)
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for streaming: %w (is [streaming] address right and free?)", err)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.IdleTimeout <= 0 {
+		cfg.IdleTimeout = idleTimeout
 	}
 	s := &Server{
 		runtime:  runtime,
@@ -78,7 +83,7 @@ func New(cfg Config, runtime Runtime) (*Server, error) {
 		tls:      cfg.TLS != nil,
 		base:     url.URL{Scheme: "http", Host: listener.Addr().String()},
 		log:      cfg.Log,
-		idle:     idleTimeout,
+		idle:     cfg.IdleTimeout,
 		creation: creationTimeout,
 	}
 	if s.tls {

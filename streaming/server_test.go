@@ -161,7 +161,7 @@ func TestFloodOfSilentConnections(t *testing.T) {
 		_, _ = c.Write([]byte("GET / HT"))
 		flood = append(flood, c)
 	}
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(must(http.NewRequest("GET", s.URL()+"/x", nil)))
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(must(http.NewRequest(http.MethodGet, s.URL()+"/x", nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,5 +197,18 @@ func TestHugeHeadersAreRefused(t *testing.T) {
 	b := make([]byte, 12)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "HTTP/1.1 431" {
 		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+func TestASilentSessionEndsWhenTheNodeSaysSo(t *testing.T) {
+	for configured, want := range map[time.Duration]time.Duration{0: idleTimeout, time.Minute: time.Minute} {
+		s, err := New(Config{IdleTimeout: configured}, &fakeRuntime{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if s.idle != want {
+			t.Errorf("%s: %s", configured, s.idle)
+		}
 	}
 }

@@ -57,7 +57,7 @@ var errDetached = errors.New("client detached")
 
 // feedContainer takes the client's input to its end and then does what the end means.
 func feedContainer(ctx context.Context, leave context.CancelCauseFunc, task Task, id string, in *Stdin, from io.Reader) {
-	err := error(ErrStdinClosed)
+	err := ErrStdinClosed
 	if in != nil {
 		err = in.feed(ctx, from)
 	}

@@ -37,7 +37,7 @@ func newInput(from io.Reader, path string) *input {
 func (in *input) copy() error {
 	file, err := in.open()
 	if err == nil {
-		buf := buffers.Get().(*[]byte)
+		buf := takeBuffer()
 		_, err = io.CopyBuffer(onlyWriter{file}, onlyReader{in.from}, *buf)
 		buffers.Put(buf)
 	}

@@ -19,7 +19,16 @@ const (
 	drainBytes = 4 << 20
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var buffers sync.Pool
+
+// takeBuffer takes a buffer from the pool; the caller puts it back.
+func takeBuffer() *[]byte {
+	if b, ok := buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, 32<<10)
+	return &b
+}
 
 // output copies one pipe to the client. The process's end changes the rules: see exited.
 type output struct {
@@ -38,7 +47,7 @@ func newOutput(from *os.File, to io.Writer) *output {
 // as more. A client that fails (it has gone) does not end the copy: until somebody ends the process, it must not be held
 // back.
 func (o *output) copy() (more bool) {
-	buf := buffers.Get().(*[]byte)
+	buf := takeBuffer()
 	defer buffers.Put(buf)
 	patience, allowance := drainPatience, drainBytes
 	for {

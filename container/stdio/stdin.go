@@ -51,7 +51,7 @@ func (s *Stdin) feed(ctx context.Context, from io.Reader) error {
 	defer s.release(file)
 	// Only a Write can be ended like this; a Read from the client ends when its connection does.
 	defer context.AfterFunc(ctx, func() { _ = file.SetWriteDeadline(time.Now()) })()
-	buf := buffers.Get().(*[]byte)
+	buf := takeBuffer()
 	defer buffers.Put(buf)
 	_, err = io.CopyBuffer(onlyWriter{file}, onlyReader{from}, *buf)
 	switch {
