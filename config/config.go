@@ -99,8 +99,6 @@ type Limits struct {
 // Timeouts bound what crid waits for.
 type Timeouts struct {
 	ShimStart Duration `toml:"shim_start"`
-	ShimCall  Duration `toml:"shim_call"`
-	Kill      Duration `toml:"kill"`
 	Stats     Duration `toml:"stats"`
 }
 
@@ -112,7 +110,6 @@ type Runtime struct {
 	Sandbox              string         `toml:"sandbox"`
 	PodAnnotations       []string       `toml:"pod_annotations"`
 	ContainerAnnotations []string       `toml:"container_annotations"`
-	Snapshotter          string         `toml:"snapshotter"`
 	CgroupDriver         string         `toml:"cgroup_driver"`
 }
 
@@ -153,8 +150,6 @@ func Default() *Config {
 		Limits:    Limits{MaxLogLineSize: 16 << 10, MaxExecSyncOutput: 16 << 20},
 		Timeouts: Timeouts{
 			ShimStart: Duration(20 * time.Second),
-			ShimCall:  Duration(10 * time.Second),
-			Kill:      Duration(5 * time.Second),
 			Stats:     Duration(2 * time.Second),
 		},
 		Runtimes: map[string]Runtime{"runc": {

@@ -158,7 +158,9 @@ func TestWrongFilesSayWhatToDo(t *testing.T) {
 		"version = 1\n[limits]\nmax_log_line_size = 1":                                           "limits.max_log_line_size",
 		"version = 1\n[cni.default_network]\nwrite = true\nsubnet = \"10.0.0.1/8\"":              "no network",
 		"version = 1\n[cni.default_network]\nwrite = true\nbridge = \"a-name-that-is-too-long\"": "fifteen",
-		"version = 1\n[timeouts]\nkill = \"0s\"":                                                 "timeouts.kill",
+		"version = 1\n[timeouts]\nstats = \"0s\"":                                                "timeouts.stats",
+		"version = 1\n[limits]\nmax_exec_sync_output = \"17MiB\"":                                "limits.max_exec_sync_output",
+		"version = 1\n[images]\nsnapshotter = \"stargz\"":                                        "write one of overlayfs, native",
 		"version = 1\nstate = \"/run/" + strings.Repeat("s", 60) + "\"":                          "shim_socket_dir",
 		"version = 1\naddress = \"/run/" + strings.Repeat("a", 120) + "\"":                       "address: is 125 bytes",
 		"version = 1\n[images]\nmax_concurrent_layers = 0":                                       "between 1 and 64",
@@ -176,7 +178,7 @@ func TestDropInsAreLaidOverInOrderAndChangeOnlyWhatTheyName(t *testing.T) {
 	dir := t.TempDir()
 	main := put(t, filepath.Join(dir, "config.toml"), "version = 1\n[cni]\nconf_dir = \"/a\"\nbin_dirs = [\"/x\", \"/y\"]\n"+
 		"[runtimes.kata]\npath = \"/opt/kata\"\nsandbox = \"pause\"\n")
-	put(t, filepath.Join(dir, "conf.d", "10-a.toml"), "[cni]\nbin_dirs = [\"/b\"]\n[log]\nlevel = \"debug\"\n[runtimes.kata]\nsnapshotter = \"erofs\"\n")
+	put(t, filepath.Join(dir, "conf.d", "10-a.toml"), "[cni]\nbin_dirs = [\"/b\"]\n[log]\nlevel = \"debug\"\n[runtimes.kata]\ncgroup_driver = \"systemd\"\n")
 	put(t, filepath.Join(dir, "conf.d", "20-b.toml"), "version = 1\n[log]\nlevel = \"warn\"\n")
 	put(t, filepath.Join(dir, "conf.d", "README"), "not toml at all")
 	put(t, filepath.Join(dir, "conf.d", ".hidden.toml"), "neither")
@@ -188,7 +190,7 @@ func TestDropInsAreLaidOverInOrderAndChangeOnlyWhatTheyName(t *testing.T) {
 		t.Errorf("cni %+v, log %+v", c.CNI, c.Log)
 	}
 	k := c.Runtimes["kata"]
-	if k.Path != "/opt/kata" || k.Sandbox != "pause" || k.Snapshotter != "erofs" || k.Type != "" {
+	if k.Path != "/opt/kata" || k.Sandbox != "pause" || k.CgroupDriver != "systemd" || k.Type != "" {
 		t.Errorf("kata %+v", k)
 	}
 	if _, ok := c.Runtimes["runc"]; !ok {

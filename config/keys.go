@@ -35,9 +35,9 @@ var meanings = []Key{
 	{Name: "cgroup_parent", Meaning: "Where containers go whose pod names no cgroup parent."},
 	{Name: "restrict_oom_score_adj", Meaning: "Raise an oom_score_adj to what the kernel lets crid set: true, false, or auto (where root may not lower it)."},
 	{Name: "enable_selinux", Meaning: "Label containers; only with SELinux in the kernel."},
-	{Name: "seccomp_profile", Meaning: "A profile (JSON) for RuntimeDefault; empty is the built-in one."},
-	{Name: "device_ownership_from_security_context", Meaning: "Give a container's devices to its runAsUser and runAsGroup."},
-	{Name: "allow_vulnerable_runtime", Meaning: "Use a runc with known escapes (below 1.2.8, 1.3.3, 1.4.0-rc.3) all the same."},
+	{Name: "seccomp_profile", Meaning: "A profile (JSON, as in a container's config.json) for RuntimeDefault, read for each container; empty is the built-in one."},
+	{Name: "device_ownership_from_security_context", Meaning: "Give the devices that a container asks for to its runAsUser and runAsGroup."},
+	{Name: "allow_vulnerable_runtime", Meaning: "Run new pods on a runc with known escapes (below 1.2.8, 1.3.3, 1.4.0-rc.3), too; else they are refused."},
 	{Name: "shim_socket_dir", Meaning: "Directory of the shims' sockets, at most 42 bytes long. Shims already running keep theirs."},
 	{Name: "runtime_search_paths", Meaning: "Directories searched for shims and runtimes, before crid's own and $PATH."},
 	{Name: "cdi_spec_dirs", Meaning: "Directories of Container Device Interface specs, the later ones winning."},
@@ -51,13 +51,13 @@ var meanings = []Key{
 	{Name: "cni.default_network.bridge", Meaning: "Its bridge interface."},
 	{Name: "cni.default_network.subnet", Meaning: "Its pods' addresses."},
 
-	{Name: "registry.certs_dirs", Meaning: "Directories with HOST/hosts.toml: mirrors, CAs, headers. The first one that has the host counts.", Live: true},
+	{Name: "registry.certs_dirs", Meaning: "Directories with HOST/hosts.toml: mirrors, CAs, headers. The first one that has the host counts."},
 
-	{Name: "images.snapshotter", Meaning: "How layers become a root: overlayfs, native (copies), or a proxy snapshotter's name."},
-	{Name: "images.max_concurrent_layers", Meaning: "Layers of one pull fetched at a time, 1 to 64.", Live: true},
-	{Name: "images.progress_timeout", Meaning: "A pull that moves no byte for so long is ended.", Live: true},
-	{Name: "images.max_layer_size", Meaning: "The most one layer may unpack to.", Live: true},
-	{Name: "images.pinned", Meaning: "References that garbage collection leaves alone.", Live: true},
+	{Name: "images.snapshotter", Meaning: "How layers become a root: overlayfs (copies where the file system cannot), or native (always copies)."},
+	{Name: "images.max_concurrent_layers", Meaning: "Layers of one pull fetched at a time, 1 to 64."},
+	{Name: "images.progress_timeout", Meaning: "A pull that moves no byte for so long is ended."},
+	{Name: "images.max_layer_size", Meaning: "The most one layer may unpack to."},
+	{Name: "images.pinned", Meaning: "References that garbage collection leaves alone."},
 	{Name: "images.preload_dir", Meaning: "Archives here are imported by \"crid images preload\"."},
 
 	{Name: "streaming.address", Meaning: "Where exec, attach and port-forward listen; port 0 takes any. The kubelet must reach it."},
@@ -69,11 +69,9 @@ var meanings = []Key{
 	{Name: "log.format", Meaning: "text or json."},
 
 	{Name: "limits.max_log_line_size", Meaning: "Longer lines of a container's log are split into parts."},
-	{Name: "limits.max_exec_sync_output", Meaning: "What ExecSync keeps of each output stream."},
+	{Name: "limits.max_exec_sync_output", Meaning: "What ExecSync keeps of each output stream, 1KiB to 16MiB; both together fit into one answer of 16MiB."},
 
 	{Name: "timeouts.shim_start", Meaning: "The longest a shim may take to start."},
-	{Name: "timeouts.shim_call", Meaning: "The longest one call to a shim may take."},
-	{Name: "timeouts.kill", Meaning: "How long after SIGKILL a stop goes on to the next, harder step."},
 	{Name: "timeouts.stats", Meaning: "The longest one container's statistics may take."},
 
 	{Name: "runtimes.*.type", Meaning: "The shim, as io.containerd.NAME.vN: the program containerd-shim-NAME-vN is searched."},
@@ -82,7 +80,6 @@ var meanings = []Key{
 	{Name: "runtimes.*.sandbox", Meaning: "pinned (no pause process) or pause."},
 	{Name: "runtimes.*.pod_annotations", Meaning: "Annotations of pods handed to the runtime: keys, or prefixes with a final *."},
 	{Name: "runtimes.*.container_annotations", Meaning: "The same for containers."},
-	{Name: "runtimes.*.snapshotter", Meaning: "Another snapshotter for this handler; empty is the general one."},
 	{Name: "runtimes.*.cgroup_driver", Meaning: "Another cgroup driver for this handler; empty is the general one."},
 }
 

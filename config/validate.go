@@ -90,22 +90,20 @@ func (c *Config) Validate() error {
 	if c.Images.MaxConcurrentLayers < 1 || c.Images.MaxConcurrentLayers > 64 {
 		f.add("images.max_concurrent_layers", "%d is not between 1 and 64", c.Images.MaxConcurrentLayers)
 	}
-	if c.Images.Snapshotter == "" {
-		f.add("images.snapshotter", "is empty: write \"overlayfs\"")
-	}
+	f.oneOf("images.snapshotter", c.Images.Snapshotter, "overlayfs", "native")
 	if c.Images.MaxLayerSize < 1<<20 {
 		f.add("images.max_layer_size", "%s would refuse every image: write at least \"1MiB\"", c.Images.MaxLayerSize)
 	}
 	if c.Limits.MaxLogLineSize < 256 || c.Limits.MaxLogLineSize > 1<<20 {
 		f.add("limits.max_log_line_size", "%s is not between 256 and 1MiB: the kubelet expects 16KiB", c.Limits.MaxLogLineSize)
 	}
-	if c.Limits.MaxExecSyncOutput < 1<<10 || c.Limits.MaxExecSyncOutput > 1<<30 {
-		f.add("limits.max_exec_sync_output", "%s is not between 1KiB and 1GiB", c.Limits.MaxExecSyncOutput)
+	if c.Limits.MaxExecSyncOutput < 1<<10 || c.Limits.MaxExecSyncOutput > 16<<20 {
+		f.add("limits.max_exec_sync_output", "%s is not between 1KiB and 16MiB: a kubelet takes no larger answer", c.Limits.MaxExecSyncOutput)
 	}
 	for key, d := range map[string]Duration{
 		"images.progress_timeout": c.Images.ProgressTimeout, "streaming.idle_timeout": c.Streaming.IdleTimeout,
 		"cni.plugin_timeout": c.CNI.PluginTimeout, "timeouts.shim_start": c.Timeouts.ShimStart,
-		"timeouts.shim_call": c.Timeouts.ShimCall, "timeouts.kill": c.Timeouts.Kill, "timeouts.stats": c.Timeouts.Stats,
+		"timeouts.stats": c.Timeouts.Stats,
 	} {
 		f.positive(key, d)
 	}

@@ -95,6 +95,8 @@ type Config struct {
 	Log                        *slog.Logger
 	// Observe is told how long a network operation took ("add", "del").
 	Observe func(op string, took time.Duration, err error)
+	// ShimDied is told of the shim of a pod that nobody stops; may be nil.
+	ShimDied func()
 }
 
 const (
@@ -114,6 +116,8 @@ type Pods struct {
 
 	mu    sync.Mutex
 	shims map[string]held
+	// untaken are pods whose shim lives and could not be taken up yet.
+	untaken map[string]struct{}
 	// pauses are the holds on sandbox processes.
 	pauses map[string]container.Proc
 	stop   chan struct{}
@@ -126,7 +130,7 @@ func New(cfg Config) *Pods {
 	if cfg.Namespaces == nil {
 		cfg.Namespaces = kernelNamespaces{}
 	}
-	p := &Pods{Config: cfg, shims: map[string]held{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
+	p := &Pods{Config: cfg, shims: map[string]held{}, untaken: map[string]struct{}{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
 	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
 		v, err := p.Ledger.Pod(id)
 		if err != nil || v.ID != id {
@@ -277,6 +281,7 @@ func (p *Pods) keep(id string, s shimclient.Tasks) {
 	p.mu.Lock()
 	old := p.shims[id]
 	p.shims[id] = now
+	delete(p.untaken, id)
 	p.wg.Add(1)
 	p.mu.Unlock()
 	old.leave()
@@ -308,6 +313,9 @@ func (p *Pods) shimGone(id string) {
 	}
 	if v.State.Phase == lifecycle.Ready || v.State.Phase == lifecycle.Broken {
 		p.Log.Error("the shim of a pod died; its containers are killed", "pod", id)
+		if p.ShimDied != nil {
+			p.ShimDied()
+		}
 	}
 	_, _ = p.step(id, lifecycle.SeenPodBroken{Why: lifecycle.WhyShim})
 	for _, m := range p.Ledger.Members(id) {

@@ -36,6 +36,9 @@ type RunRequest struct {
 // it or gets its result. A failure gives everything back and frees the name.
 func (p *Pods) Run(ctx context.Context, r RunRequest) (string, error) {
 	h, err := p.Handler(r.Handler)
+	if err == nil && h.Refused != nil {
+		err = h.Refused()
+	}
 	if err != nil {
 		return "", err
 	}

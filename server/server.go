@@ -62,6 +62,10 @@ type Config struct {
 	Node node.Deps
 	// Bundle is the bundle directory of a container.
 	Bundle func(id string) string
+	// MaxExecSync is how many bytes of each output ExecSync keeps, StatsTimeout
+	// how long one container's statistics may take; 0 means the default.
+	MaxExecSync  int
+	StatsTimeout time.Duration
 	// ImageDir, LayerDir are where images and writable layers lie.
 	ImageDir, LayerDir string
 	// Observer is told of calls, Panics of panics in them; may be nil.
@@ -133,7 +137,7 @@ func New(cfg Config) *Server {
 		}
 		return i.Tags, i.Digests
 	}
-	st := stats.New(stats.Deps{Ledger: cfg.Ledger, Source: cfg.Source, Names: names})
+	st := stats.New(stats.Deps{Ledger: cfg.Ledger, Source: cfg.Source, Names: names, Deadline: cfg.StatsTimeout})
 	ev := events.New(events.Deps{Ledger: cfg.Ledger, Names: names})
 	rt := &runtimeService{
 		Node: node.New(cfg.Node),
@@ -142,6 +146,7 @@ func New(cfg Config) *Server {
 		}),
 		Containers: containers.New(containers.Deps{
 			Ledger: cfg.Ledger, Hands: cfg.Containers, Specs: cfg.Specs, Streams: cfg.Streams, Names: names, Bundle: cfg.Bundle, Removed: st.Forget,
+			MaxExecSync: cfg.MaxExecSync,
 		}),
 		Stats:  st,
 		Events: ev,

@@ -261,13 +261,13 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-func start(t testing.TB) *rig {
+func start(t testing.TB, change ...func(*server.Config)) *rig {
 	t.Helper()
 	l := worldtest.Ledger(t)
 	h := &hands{t: t, l: l, exec: func(stdio.ExecRequest) (int, error) { return 0, nil }}
 	log := &bytes.Buffer{}
 	im := &imageStore{all: []image.Image{{ID: "sha256:abc", Tags: []string{"docker.io/library/busybox:latest"}, Size: 5}}}
-	s := server.New(server.Config{
+	cfg := server.Config{
 		Ledger: l, Pods: podHands{h}, Containers: containerHands{h}, Images: im, Streams: streams{}, Source: source{},
 		Specs: &seal.Specs{
 			Pod:       func(string) podspec.Options { return podspec.Options{} },
@@ -284,7 +284,11 @@ func start(t testing.TB) *rig {
 		},
 		Bundle: func(id string) string { return "/run/crid/containers/" + id }, ImageDir: "/var/lib/crid", LayerDir: "/var/lib/crid",
 		Log: slog.New(slog.NewJSONHandler(&lockedWriter{b: log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s := server.New(cfg)
 	path := filepath.Join(t.TempDir(), "crid.sock")
 	lis, err := socket.Listen(path, 0o600)
 	if err != nil {
@@ -565,6 +569,20 @@ func TestExecSyncFitsIntoOneMessage(t *testing.T) {
 	}
 	if _, err := r.rt.Version(ctx, &cri.VersionRequest{}); err != nil {
 		t.Errorf("after a panic: %v", err)
+	}
+}
+
+func TestExecSyncKeepsWhatTheNodeAllows(t *testing.T) {
+	r := start(t, func(c *server.Config) { c.MaxExecSync = 1 << 10 })
+	c := r.container(t, r.pod(t, "p"), "c", true)
+	r.exec = func(q stdio.ExecRequest) (int, error) {
+		_, _ = q.Stdout.Write(bytes.Repeat([]byte("o"), 1<<12))
+		_, _ = q.Stderr.Write([]byte("e"))
+		return 0, nil
+	}
+	resp, err := r.rt.ExecSync(ctxOf(t), &cri.ExecSyncRequest{ContainerId: c, Cmd: []string{"a"}})
+	if err != nil || len(resp.GetStdout()) != 1<<10 || len(resp.GetStderr()) != 1 {
+		t.Fatalf("%d and %d bytes, %v", len(resp.GetStdout()), len(resp.GetStderr()), err)
 	}
 }
 

@@ -40,6 +40,14 @@ const (
 	ResumedEvent
 )
 
+// String is the kind's name in logs and metrics, such as "exit".
+func (k Kind) String() string {
+	if names := [...]string{"dirty", "create", "start", "exit", "oom", "delete", "paused", "resumed"}; k >= 0 && int(k) < len(names) {
+		return names[k]
+	}
+	return "unknown"
+}
+
 // Event is what a shim, or somebody who claims to be one, published. It is a
 // hint where to look and nothing more: events get lost, come twice and come out
 // of order.

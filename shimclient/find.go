@@ -51,6 +51,7 @@ func (h *Host) Adopt(ctx context.Context, ref Ref) (*Shim, error) {
 			s.Close()
 			return nil, err
 		}
+		s.heard("adopt", err)
 		return s, err
 	}
 	return s, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -30,6 +31,8 @@ type HostConfig struct {
 	Address string
 	// Env is added to the environment of every shim, as KEY=value.
 	Env []string
+	// StartTimeout bounds a shim's start command; 0 means 10 s.
+	StartTimeout time.Duration
 	// Debug makes shims log in detail.
 	Debug bool
 	Log   *slog.Logger
@@ -54,6 +57,9 @@ func NewHost(c HostConfig) (*Host, error) {
 	}
 	if c.Namespace == "" {
 		c.Namespace = "crid"
+	}
+	if c.StartTimeout <= 0 {
+		c.StartTimeout = startTimeout
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

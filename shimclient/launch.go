@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	startTimeout  = 10 * time.Second
+	startTimeout  = 10 * time.Second // the default of HostConfig.StartTimeout
 	probeTimeout  = 5 * time.Second
 	deleteTimeout = 20 * time.Second // a runtime waits 10 s for a process that cannot die
 )
@@ -53,8 +53,8 @@ func (h *Host) Predict(l Launch) Ref {
 	}
 }
 
-// Launch starts a shim and connects to it. It ends within 10 s for the start
-// and 5 s for the first call, and leaves no process behind if it fails. If a
+// Launch starts a shim and connects to it. It ends within the start's
+// timeout and 5 s for the first call, and leaves no process behind if it fails. If a
 // shim of this id is up already (an earlier launch, whose answer was lost), that
 // one is returned.
 func (h *Host) Launch(ctx context.Context, l Launch) (*Shim, error) {
@@ -110,7 +110,7 @@ func (h *Host) start(ctx context.Context, l Launch, key fileKey) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.config.StartTimeout)
 	defer cancel()
 	d, sure := h.dialects.get(key), true
 	if d == dialectUnknown {
@@ -124,7 +124,7 @@ func (h *Host) start(ctx context.Context, l Launch, key fileKey) ([]byte, error)
 		return command{
 			path: l.Runtime.Path, dir: l.Bundle, stdin: input,
 			args: append(h.arguments(l.ID), "start"), env: h.environment(),
-			timeout: startTimeout,
+			timeout: h.config.StartTimeout,
 		}.run(ctx)
 	}
 	out, err := run(d)

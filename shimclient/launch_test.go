@@ -155,8 +155,14 @@ func TestBrokenConnectionIsMadeAnew(t *testing.T) {
 		if _, err := s.State(t.Context(), "x"); !errors.Is(err, shimclient.ErrUnreachable) || errors.Is(err, errdefs.ErrNotFound) {
 			t.Fatalf("state: %v", err)
 		}
+		if !s.Silent() {
+			t.Fatal("a shim that hung up counts as one that answers")
+		}
 		if info, err := s.Connect(t.Context(), "x"); err != nil || info.ShimPid != s.Ref().Process.Pid {
 			t.Fatalf("connect: %+v, %v", info, err)
+		}
+		if s.Silent() {
+			t.Fatal("a shim that answers counts as silent")
 		}
 	}
 	if info, _ := s.Connect(t.Context(), "x"); info.TaskPid != before.TaskPid+3 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -32,6 +33,7 @@ type Shim struct {
 	handle *pidfd.Handle
 	link   link
 	gone   chan struct{}
+	silent atomic.Bool // the last call was left without an answer
 
 	mu     sync.Mutex
 	closed bool
@@ -202,8 +204,27 @@ func (s *Shim) callUnbounded(ctx context.Context, method string, req, resp proto
 			s.link.drop(c) // before it says so itself: the next call may be quicker
 		}
 	}
-	return translate(method+" by shim "+s.ref.ID, err, s.handle.Exited)
+	err = translate(method+" by shim "+s.ref.ID, err, s.handle.Exited)
+	s.heard(method, err)
+	return err
 }
+
+// heard notes whether the shim answered. A wait that is cut short says nothing,
+// for a shim answers it when the process ends, and nor does a caller who left.
+func (s *Shim) heard(method string, err error) {
+	switch {
+	case errors.Is(err, ErrUnreachable):
+		if method != "Wait" || !errors.Is(err, context.DeadlineExceeded) {
+			s.silent.Store(true)
+		}
+	case !errors.Is(err, context.Canceled):
+		s.silent.Store(false)
+	}
+}
+
+// Silent tells whether the shim left the last call without an answer. It may
+// answer the next.
+func (s *Shim) Silent() bool { return s.silent.Load() }
 
 // Shutdown asks the shim to end, and waits for it. A shim that still has a
 // container ignores the request; that is errdefs.ErrFailedPrecondition here.

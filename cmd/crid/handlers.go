@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/cmd/crid/fitness"
 	"github.com/crid-project/crid/config"
 	"github.com/crid-project/crid/container/cgroup"
 	"github.com/crid-project/crid/container/machine"
@@ -38,7 +39,13 @@ type handler struct {
 	runtime shimclient.Runtime
 	err     error // why it cannot be used
 	pause   bool
-	kernel  func() plan.Kernel
+	look    func() looked
+}
+
+// looked is what a handler's OCI runtime told when it was asked, once.
+type looked struct {
+	kernel  plan.Kernel
+	refused error // why no new pod may use it
 }
 
 // newHandlers resolves every handler. One that cannot be used is an error only
@@ -47,7 +54,11 @@ func newHandlers(c *config.Config, log *slog.Logger) (*handlers, error) {
 	h := resolveHandlers(c, log)
 	for name, one := range h.all {
 		if one.err == nil {
-			go one.kernel() // found out before the first pod asks
+			go func() { // found out before the first pod asks
+				if err := one.look().refused; err != nil {
+					log.Error("new pods of a runtime handler are refused", "handler", name, "err", err)
+				}
+			}()
 		} else if name != c.DefaultRuntime {
 			log.Warn("a runtime handler cannot be used", "handler", name, "err", one.err)
 		}
@@ -72,7 +83,7 @@ func resolveHandlers(c *config.Config, log *slog.Logger) *handlers {
 		one := &handler{pause: r.Sandbox == config.SandboxPause}
 		one.runtime, one.err = h.resolve(name, r)
 		systemd := c.DriverFor(name, cgroup.AutoDriver) == cgroup.Systemd
-		one.kernel = sync.OnceValue(func() plan.Kernel { return h.kernel(base(), one, systemd) })
+		one.look = sync.OnceValue(func() looked { return h.look(base(), one, systemd) })
 		h.all[name] = one
 	}
 	return h
@@ -101,17 +112,30 @@ func (h *handlers) resolve(name string, r config.Runtime) (shimclient.Runtime, e
 	return shimclient.Resolve(shimclient.Runtime{Name: name, Type: r.Type, Path: r.Path, Options: opts}, h.cfg.SearchPaths()...)
 }
 
-func (h *handlers) kernel(k plan.Kernel, one *handler, systemd bool) plan.Kernel {
+func (h *handlers) look(k plan.Kernel, one *handler, systemd bool) looked {
 	k.SystemdCgroup = systemd
 	bin, _ := one.runtime.Options["BinaryName"].(string)
 	if bin == "" {
-		return k
+		return looked{kernel: k}
 	}
-	k, err := machine.With(context.Background(), k, bin)
+	k, runc, err := machine.With(context.Background(), k, bin)
 	if err != nil {
 		h.log.Warn("the OCI runtime does not tell its features; the careful ones are assumed", "handler", one.runtime.Name, "err", err)
+		if filepath.Base(bin) == "runc" { // those before 1.1 cannot tell
+			runc, _ = fitness.Version(context.Background(), bin, "--version")
+		}
 	}
-	return k
+	return looked{k, h.refusal(bin, runc)}
+}
+
+// refusal is the error for new pods on a runc with known escapes; nil for any
+// other, and where the configuration allows it.
+func (h *handlers) refusal(bin, runc string) error {
+	if h.cfg.AllowOldRuntime || runc == "" || !fitness.Escapes(runc) {
+		return nil
+	}
+	return fmt.Errorf("%s is runc %s, from which containers are known to escape (CVE-2025-31133, -52565, -52881): install runc 1.2.8, 1.3.3, 1.4.0 or newer, "+
+		"or set allow_vulnerable_runtime: %w", bin, runc, errdefs.ErrFailedPrecondition)
 }
 
 func (h *handlers) get(name string) (*handler, error) {
@@ -149,7 +173,7 @@ func (h *handlers) Kernel(name string) plan.Kernel {
 	if err != nil {
 		return plan.Kernel{}
 	}
-	return one.kernel()
+	return one.look().kernel
 }
 
 func (h *handlers) pod(name string) (sandbox.Handler, error) {
@@ -157,7 +181,7 @@ func (h *handlers) pod(name string) (sandbox.Handler, error) {
 	if err != nil {
 		return sandbox.Handler{}, err
 	}
-	return sandbox.Handler{Runtime: one.runtime, Pause: one.pause}, nil
+	return sandbox.Handler{Runtime: one.runtime, Pause: one.pause, Refused: func() error { return one.look().refused }}, nil
 }
 
 func (h *handlers) runtimes() []shimclient.Runtime {
@@ -177,7 +201,7 @@ func (h *handlers) list() []cri.Handler {
 		if h.all[n].err != nil {
 			continue
 		}
-		k := h.all[n].kernel()
+		k := h.all[n].look().kernel
 		out = append(out, cri.Handler{Name: n, Default: n == h.cfg.DefaultRuntime, RecursiveReadOnly: k.RecursiveReadOnly, UserNamespaces: k.IDMapMounts})
 	}
 	return out

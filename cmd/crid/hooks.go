@@ -15,6 +15,8 @@ type Daemon struct {
 	Config *config.Config
 	// Log writes as log.level and log.format say; its level follows SIGHUP.
 	Log *slog.Logger
+	// Level is what changes Log's level.
+	Level *slog.LevelVar
 	// Reloads brings a new, valid configuration after SIGHUP. Only keys that
 	// are marked live (config.Changes) may be taken over; the last one counts.
 	Reloads <-chan *config.Config

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -89,7 +91,7 @@ func newNode(d Daemon) (*node, error) {
 	}
 	kernel := container.RealKernel{Watcher: n.watcher}
 	if n.host, err = shimclient.NewHost(shimclient.HostConfig{State: c.State, SocketDir: c.ShimSocketDir, Namespace: container.Namespace,
-		Address: c.Address, Log: d.Log}); err != nil {
+		Address: c.Address, StartTimeout: c.Timeouts.ShimStart.Std(), Log: d.Log}); err != nil {
 		return nil, fmt.Errorf("prepare for shims: %w", err)
 	}
 	if err := n.openNetworks(); err != nil {
@@ -104,12 +106,12 @@ func newNode(d Daemon) (*node, error) {
 	n.holder = outputs.Open(context.Background(), c.State, d.Log)
 	n.makeHands(kernel)
 	n.containers.KeepOutput()
-	if n.streams, err = streaming.New(streaming.Config{Address: c.Streaming.Address, Log: d.Log}, streamRuntime{n}); err != nil {
+	if n.streams, err = streaming.New(streaming.Config{Address: c.Streaming.Address, IdleTimeout: c.Streaming.IdleTimeout.Std(), Log: d.Log}, streamRuntime{n}); err != nil {
 		return nil, fmt.Errorf("listen for streaming (streaming.address): %w", err)
 	}
 	n.reconciler = reconcile.New(reconcile.Config{Ledger: n.ledger, Lost: lost, Pods: n.pods, Containers: n.containers, Networks: n.networks,
 		Images: n.images, Shims: n.host, Kernel: kernel, Runtimes: n.handlers.runtimes(), StateDir: c.State, RootDir: c.Root,
-		CgroupParent: c.CgroupParent, Repaired: n.metrics.Repaired, Log: d.Log})
+		CgroupParent: c.CgroupParent, Repaired: n.metrics.Repaired, Heard: n.metrics.ShimEvent, Log: d.Log})
 	return n, nil
 }
 
@@ -117,7 +119,8 @@ func newNode(d Daemon) (*node, error) {
 func (n *node) makeHands(kernel container.Kernel) {
 	c := n.cfg
 	n.pods = sandbox.New(sandbox.Config{Ledger: n.ledger, Host: n.host.Shims(), Networks: n.networks, Kernel: kernel, Handlers: n.handlers,
-		Handler: n.handlers.pod, Plan: n.plan, StateDir: c.State, CgroupDriver: n.driver, CgroupParent: c.CgroupParent, Log: n.log, Observe: n.metrics.Network})
+		Handler: n.handlers.pod, Plan: n.plan, StateDir: c.State, CgroupDriver: n.driver, CgroupParent: c.CgroupParent, Log: n.log,
+		Observe: n.metrics.Network, ShimDied: n.metrics.ShimDied})
 	n.containers = container.New(container.Config{Ledger: n.ledger, Shims: n.pods, Handlers: n.handlers, Images: n.images, Users: user.Resolve,
 		Kernel: kernel, StateDir: c.State, RootDir: c.Root, CgroupDriver: n.driver, CgroupParent: c.CgroupParent,
 		MaxLogLine: int(c.Limits.MaxLogLineSize), Log: n.log})
@@ -166,6 +169,7 @@ func (n *node) serverConfig() server.Config {
 			Runtime: func() (bool, string) { return true, "" }, Network: n.networks.Ready,
 			Info: func() map[string]any { return map[string]any{"config": c, "settled": n.reconciler.Settled()} }},
 		Bundle: n.containers.Bundle, ImageDir: filepath.Join(c.Root, "images"), LayerDir: filepath.Join(c.Root, "containers"),
+		MaxExecSync: int(c.Limits.MaxExecSyncOutput), StatsTimeout: c.Timeouts.Stats.Std(),
 		Observer: n.metrics, Panics: n.metrics.Panic, Log: n.log}
 }
 
@@ -175,13 +179,14 @@ func (n *node) specs() *seal.Specs {
 		Kernel: n.handlers.Kernel,
 		Container: func(h string) containerspec.Options {
 			o := host.Options(n.handlers.Kernel(h), n.cfg.CDISpecDirs...)
+			o.SeccompProfile, o.DeviceOwnership = n.cfg.SeccompProfile, n.cfg.DeviceOwnership
 			o.PodAnnotations, o.ContainerAnnotations = n.cfg.Runtimes[h].PodAnnotations, n.cfg.Runtimes[h].ContainerAnnotations
 			return o
 		},
 		Pod: func(h string) podspec.Options {
 			o := host.Options(n.handlers.Kernel(h))
 			return podspec.Options{Kernel: o.Kernel, ReadFile: o.ReadFile, SELinux: o.SELinux, AppArmor: o.AppArmor,
-				PodAnnotations: n.cfg.Runtimes[h].PodAnnotations}
+				SeccompProfile: n.cfg.SeccompProfile, PodAnnotations: n.cfg.Runtimes[h].PodAnnotations}
 		},
 	}
 }
@@ -219,6 +224,8 @@ func (n *node) facts() metrics.Facts {
 			}
 			return up
 		},
+		ShimsUnreachable: n.unreachable,
+		ShimsRSS:         n.shimMemory,
 		Stuck: func() map[string]int {
 			late := func(l []upkeep.Late) int { return len(l) }
 			return map[string]int{"container": late(n.containers.Late(longOwed)), "pod": late(n.pods.Late(longOwed)), "stats": call(n.stuckReads)}
@@ -231,6 +238,27 @@ func (n *node) facts() metrics.Facts {
 		ImageBytes:      func() uint64 { b, _ := n.images.Usage(); return b },
 		ImageCount:      func() int { return len(n.images.List()) },
 	}
+}
+
+// unreachable counts shims; n.pods comes after the metrics.
+func (n *node) unreachable() int { return n.pods.Unreachable() }
+
+// shimMemory is the resident memory of all shims, in bytes. A pid that is
+// another's by now, in the moment since the kernel was last heard, only spoils
+// one sample.
+func (n *node) shimMemory() uint64 {
+	var pages uint64
+	for _, pid := range n.pods.ShimPids() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(b)); len(f) > 1 {
+			resident, _ := strconv.ParseUint(f[1], 10, 64)
+			pages += resident
+		}
+	}
+	return pages * uint64(os.Getpagesize())
 }
 
 func call[T any](f func() T) (zero T) {

@@ -82,7 +82,7 @@ func (n *node) serveMetrics(ctx context.Context, address string) error {
 // adminDeps is what the admin socket offers.
 func (n *node) adminDeps(d Daemon) admin.Deps {
 	return admin.Deps{
-		Log: n.log,
+		Log: n.log, Level: d.Level,
 		State: func() any {
 			return map[string]any{"pods": n.ledger.Pods(), "containers": n.ledger.Containers(), "settled": n.reconciler.Settled(),
 				"config": d.Config}

@@ -54,6 +54,7 @@ func runServe(ctx context.Context, f *flags) error {
 	err = Serve(ctx, Daemon{
 		Config:  c,
 		Log:     log,
+		Level:   level,
 		Reloads: reloads(ctx, f, c, level, log),
 		Ready: func(status string) {
 			if err := notify("READY=1\nSTATUS=" + strings.ReplaceAll(status, "\n", " ")); err != nil {

@@ -51,7 +51,7 @@ func (b *builder) addSecurity(s *oci.Spec, f plan.Facts) (err error) {
 	if !b.plan.Privileged {
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = confine.Masks(b.masked, b.readonly, b.plan.UserNS != nil, f.Kernel.MaskedPaths)
 	}
-	if err := confine.ApplySeccomp(s, b.seccomp, b.plan.Privileged, f.Kernel.Seccomp, b.opts.ReadFile); err != nil {
+	if err := confine.ApplySeccomp(s, b.seccomp.Default(b.opts.SeccompProfile), b.plan.Privileged, f.Kernel.Seccomp, b.opts.ReadFile); err != nil {
 		return err
 	}
 	s.Process.ApparmorProfile, err = confine.AppArmorName(b.apparmor, b.plan.Privileged, f.Kernel.AppArmor, b.opts.AppArmor)

@@ -54,6 +54,22 @@ func (b *builder) checkDevices() error {
 	return nil
 }
 
+// own gives a device to the user that the configuration names by number, if the
+// node wants that; what is not named stays with the node's owner.
+func (b *builder) own(dev *oci.LinuxDevice) {
+	if !b.opts.DeviceOwnership {
+		return
+	}
+	id := func(to **uint32, want *int64) {
+		if want != nil {
+			n := uint32(*want)
+			*to = &n
+		}
+	}
+	id(&dev.UID, b.plan.User.UID)
+	id(&dev.GID, b.plan.User.GID)
+}
+
 // addDevices fills in the device nodes and the cgroup's rules: everything
 // denied, then what was asked for. The runtime itself allows the usual ones
 // (null, zero, tty and so on). A privileged container gets all.
@@ -78,6 +94,7 @@ func (b *builder) addDevices(s *oci.Spec) error {
 				rest = ""
 			}
 			dev.Path = path.Join(d.dst, rest)
+			b.own(&dev)
 			s.Linux.Devices = append(s.Linux.Devices, dev)
 			rules = append(rules, oci.LinuxDeviceCgroup{Allow: true, Type: dev.Type, Major: &dev.Major, Minor: &dev.Minor, Access: d.access})
 		}

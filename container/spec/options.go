@@ -16,6 +16,9 @@ type Options struct {
 	Kernel plan.Kernel
 	// ReadFile reads a file of the node, at most limit bytes (a seccomp profile).
 	ReadFile func(path string, limit int64) ([]byte, error)
+	// SeccompProfile is the file of the profile for RuntimeDefault; empty is
+	// the built-in one.
+	SeccompProfile string
 	// Devices returns the device at path (symbolic links followed), or all
 	// devices below it if it is a directory, under their paths on the node.
 	Devices func(path string) ([]oci.LinuxDevice, error)
@@ -30,6 +33,9 @@ type Options struct {
 	// PodAnnotations, ContainerAnnotations are the handler's allow-lists of
 	// annotations that go into the spec: exact keys, or patterns with "*".
 	PodAnnotations, ContainerAnnotations []string
+	// DeviceOwnership gives the devices that a container asks for to its
+	// run_as_user and run_as_group, so that who is not root can use them.
+	DeviceOwnership bool
 	// PrivilegedWithoutHostDevices keeps the node's devices from privileged
 	// containers (handlers whose containers have devices of their own).
 	PrivilegedWithoutHostDevices bool

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -368,6 +369,57 @@ func TestVolumes(t *testing.T) {
 		if got, err := pl.Volumes(vol(bad)); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v, %v", bad, got, err)
 		}
+	}
+}
+
+func TestTheNodesProfileStandsForRuntimeDefault(t *testing.T) {
+	o := options()
+	o.SeccompProfile = "/profiles/strict.json"
+	cfg := small()
+	cfg.Linux.SecurityContext.Seccomp = &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_RuntimeDefault}
+	if s := build(t, cfg, pod(), o, facts()).Linux.Seccomp; s == nil || len(s.Syscalls) != 1 || s.Syscalls[0].Names[0] != "sethostname" {
+		t.Errorf("RuntimeDefault: %+v", s)
+	}
+	for name, p := range map[string]*runtime.SecurityProfile{"nothing": nil, "unconfined": {ProfileType: runtime.SecurityProfile_Unconfined}} {
+		cfg.Linux.SecurityContext.Seccomp = p
+		if s := build(t, cfg, pod(), o, facts()).Linux.Seccomp; s != nil {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
+func TestDevicesBelongToTheUserIfTheNodeWantsIt(t *testing.T) {
+	cfg, o := small(), options()
+	cfg.Devices = []*runtime.Device{{HostPath: "/dev/net", ContainerPath: "/dev/net", Permissions: "rw"}}
+	owners := func(uid, gid *runtime.Int64Value) (out []string) {
+		cfg.Linux.SecurityContext.RunAsUser, cfg.Linux.SecurityContext.RunAsGroup = uid, gid
+		for _, d := range build(t, cfg, pod(), o, facts()).Linux.Devices {
+			one := ""
+			for _, id := range []*uint32{d.UID, d.GID} {
+				if id == nil {
+					one += "-"
+				} else {
+					one += strconv.Itoa(int(*id))
+				}
+				one += " "
+			}
+			out = append(out, one)
+		}
+		return out
+	}
+	user, group := &runtime.Int64Value{Value: 1000}, &runtime.Int64Value{Value: 2000}
+	if got := owners(user, group); !slices.Equal(got, []string{"- - ", "- - "}) {
+		t.Errorf("not asked for: %q", got)
+	}
+	o.DeviceOwnership = true
+	if got := owners(user, group); !slices.Equal(got, []string{"1000 2000 ", "1000 2000 "}) {
+		t.Errorf("user and group: %q", got)
+	}
+	if got := owners(user, nil); !slices.Equal(got, []string{"1000 - ", "1000 - "}) {
+		t.Errorf("user alone: %q", got)
+	}
+	if got := owners(nil, nil); !slices.Equal(got, []string{"- - ", "- - "}) {
+		t.Errorf("nobody named: %q", got)
 	}
 }
 

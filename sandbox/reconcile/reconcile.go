@@ -57,7 +57,9 @@ type Config struct {
 	StateDir, RootDir, CgroupParent string
 	// Repaired is told what the audit or the start had to repair.
 	Repaired func(kind string)
-	Log      *slog.Logger
+	// Heard is told of every event from a shim; may be nil.
+	Heard func(kind string)
+	Log   *slog.Logger
 }
 
 // Reconciler compares the world with the ledger.
@@ -194,6 +196,9 @@ func (r *Reconciler) Hear(ctx context.Context, events <-chan shimclient.Event) {
 			if !ok {
 				return
 			}
+			if r.Heard != nil {
+				r.Heard(e.Kind.String())
+			}
 			if e.Kind == shimclient.Dirty {
 				r.audit()
 			}
@@ -205,16 +210,25 @@ func (r *Reconciler) Hear(ctx context.Context, events <-chan shimclient.Event) {
 // event paths work; what it finds is counted.
 const auditEvery = 30 * time.Second
 
-// Audit repeats the audit until the context ends.
+// Audit repeats the audit until the context ends, and beside it asks the shims
+// again that did not answer.
 func (r *Reconciler) Audit(ctx context.Context) {
 	t := time.NewTicker(auditEvery)
 	defer t.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	asking := make(chan struct{}, 1)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 			r.audit()
+			select {
+			case asking <- struct{}{}:
+				wg.Go(func() { r.Pods.AskSilent(ctx); <-asking })
+			default: // the last round is still under way
+			}
 		}
 	}
 }

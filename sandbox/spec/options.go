@@ -11,6 +11,9 @@ type Options struct {
 	Kernel cplan.Kernel
 	// ReadFile reads a file of the node, at most limit bytes (a seccomp profile).
 	ReadFile func(path string, limit int64) ([]byte, error)
+	// SeccompProfile is the file of the profile for RuntimeDefault; empty is
+	// the built-in one.
+	SeccompProfile string
 	// SELinux makes labels; nil where SELinux is off. It is called by New, for
 	// the labels that the pod's containers share, and may answer differently
 	// each time: the hands keep the first answer in the record.

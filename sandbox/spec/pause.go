@@ -57,7 +57,7 @@ func (b *builder) pauseSpec(f plan.Facts) (*oci.Spec, error) {
 	}
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = confine.Masks(nil, nil, false, nil)
 	b.pauseNamespaces(s, f)
-	if err := confine.ApplySeccomp(s, b.seccomp, b.plan.Privileged, f.Seccomp, b.opts.ReadFile); err != nil {
+	if err := confine.ApplySeccomp(s, b.seccomp.Default(b.opts.SeccompProfile), b.plan.Privileged, f.Seccomp, b.opts.ReadFile); err != nil {
 		return nil, err
 	}
 	var err error

@@ -62,6 +62,9 @@ type Deps struct {
 	Bundle func(id string) string
 	// Removed is told of containers that are gone.
 	Removed func(id string)
+	// MaxExecSync is how many bytes of each output ExecSync keeps; 0, and
+	// whatever is more, means the most that an answer can have.
+	MaxExecSync int
 }
 
 // Containers implements the container calls of CRI's RuntimeService. Requests

@@ -15,13 +15,18 @@ import (
 const MaxExecSync = 16<<20 - 4<<10
 
 // ExecSync runs a command to its end and answers its output. Output beyond
-// [MaxExecSync] is dropped while the command goes on.
+// Deps.MaxExecSync, and beyond [MaxExecSync] for both, is dropped while the
+// command goes on.
 func (s *Containers) ExecSync(ctx context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
 	c, err := s.running(r.GetContainerId(), "commands can be run")
 	if err != nil {
 		return nil, err
 	}
-	stdout, stderr := &stdio.Capped{Max: MaxExecSync}, &stdio.Capped{Max: MaxExecSync}
+	most := MaxExecSync
+	if s.d.MaxExecSync > 0 {
+		most = min(most, s.d.MaxExecSync)
+	}
+	stdout, stderr := &stdio.Capped{Max: most}, &stdio.Capped{Max: most}
 	code, err := s.d.Hands.Exec(ctx, c.ID, stdio.ExecRequest{
 		Cmd:     r.GetCmd(),
 		Stdout:  stdout,

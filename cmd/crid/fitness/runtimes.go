@@ -141,9 +141,9 @@ func handler(ctx context.Context, c *config.Config, name string, r config.Runtim
 	return append(out, f)
 }
 
-// runcVersion judges a runc by the escapes of November 2025 (CVE-2025-31133,
-// CVE-2025-52565, CVE-2025-52881).
-func runcVersion(what, path, text string, allowed bool) Finding {
+// Escapes tells whether a runc of this version has the escapes of November 2025
+// (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
+func Escapes(text string) bool {
 	v := parseVersion(text)
 	old := false
 	for _, fixed := range [][4]int{{1, 2, 8, 1 << 30}, {1, 3, 3, 1 << 30}, {1, 4, 0, 3}} {
@@ -154,6 +154,12 @@ func runcVersion(what, path, text string, allowed bool) Finding {
 	if v[0] == 1 && v[1] < 2 || v[0] == 0 {
 		old = true
 	}
+	return old
+}
+
+// runcVersion judges a runc.
+func runcVersion(what, path, text string, allowed bool) Finding {
+	v, old := parseVersion(text), Escapes(text)
 	const cure = "install runc 1.2.8, 1.3.3, 1.4.0 or newer"
 	switch {
 	case old && allowed:

@@ -15,6 +15,15 @@ type Profile struct {
 	Ref string
 }
 
+// Default answers what stands for p on this node: RuntimeDefault is the profile
+// in file if that is set, a path on the node; anything else is p itself.
+func (p *Profile) Default(file string) *Profile {
+	if p == nil || file == "" || p.Type != runtime.SecurityProfile_RuntimeDefault {
+		return p
+	}
+	return &Profile{Name: p.Name, Type: runtime.SecurityProfile_Localhost, Ref: file}
+}
+
 // unconfined tells whether no profile applies.
 func (p *Profile) unconfined() bool {
 	return p == nil || p.Type == runtime.SecurityProfile_Unconfined
