@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,13 +59,19 @@ func TestSeeds(t *testing.T) {
 func crowd(ctx context.Context, t *testing.T, n int) (tried int, bad []string) {
 	t.Helper()
 	workers := min(runtime.NumCPU(), n)
+	dir, err := os.MkdirTemp(memory(), "crid-sim-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSeeds$", "-test.timeout=0", //nolint:gosec // ourselves
 				fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-from=%d", *firstOf+uint64(i)), "-faults="+*only)
-			cmd.Env = append(os.Environ(), fmt.Sprintf("CRID_SIM_WORKER=%d", workers), "GOMAXPROCS=1")
+			cmd.Env = append(os.Environ(), fmt.Sprintf("CRID_SIM_WORKER=%d", workers), "CRID_SIM_DIR="+dir, "GOMAXPROCS=1")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Error(err)
@@ -108,6 +115,17 @@ func crowd(ctx context.Context, t *testing.T, n int) (tried int, bad []string) {
 	}
 	wg.Wait()
 	return tried, bad
+}
+
+// memory is where files cost least.
+func memory() string {
+	if dir := os.Getenv("CRID_SIM_DIR"); dir != "" {
+		return dir
+	}
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
+		return "/dev/shm"
+	}
+	return os.TempDir()
 }
 
 // work is what each of the processes does: every so manieth seed.

@@ -65,11 +65,7 @@ func play(t *testing.T, seed uint64) (res result) {
 	// Two goroutines at once would make an order that no seed knows.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	cryptotest.SetGlobalRandom(t, seed)
-	base := os.TempDir()
-	if _, err := os.Stat("/dev/shm"); err == nil {
-		base = "/dev/shm"
-	}
-	dir, err := os.MkdirTemp(base, "crid-sim-")
+	dir, err := os.MkdirTemp(memory(), "crid-sim-")
 	if err != nil {
 		t.Fatal(err)
 	}
