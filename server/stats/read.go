@@ -181,7 +181,20 @@ func (s *Stats) layer(ctx context.Context, id string) *cri.FilesystemUsage {
 // measured now or lately. What cannot be measured in time is left out.
 func (s *Stats) AllLayers(ctx context.Context) (bytes, inodes uint64) {
 	s.sweep()
-	for _, l := range each(ctx, &s.readers, status.Containers(s.d.Ledger, nil), containerKey, func(ctx context.Context, c *store.Container) (Layer, error) {
+	var stale []*store.Container
+	now := time.Now()
+	for _, c := range status.Containers(s.d.Ledger, nil) {
+		l, _, ok := s.past.Layer(c.ID, now)
+		if !ok {
+			stale = append(stale, c)
+			continue
+		}
+		bytes, inodes = bytes+l.Bytes, inodes+l.Inodes
+	}
+	if len(stale) == 0 {
+		return bytes, inodes
+	}
+	for _, l := range each(ctx, &s.readers, stale, containerKey, func(ctx context.Context, c *store.Container) (Layer, error) {
 		l, _, _ := s.measure(ctx, c.ID)
 		return l, ctx.Err()
 	}) {
