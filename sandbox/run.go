@@ -173,6 +173,9 @@ func (p *Pods) broken(id string) error {
 	if gone := p.LostNamespace(v); gone != "" {
 		return fmt.Errorf("the pod's namespace %s was unmounted while the pod was made: %w", gone, errdefs.ErrUnavailable)
 	}
+	if v.Pause && !p.living(v.PauseInit) {
+		return fmt.Errorf("the pod's sandbox process ended while the pod was made: %w", errdefs.ErrUnavailable)
+	}
 	return nil
 }
 
@@ -184,6 +187,9 @@ func (p *Pods) lookAgain(id string) {
 	if v, err := p.Ledger.Pod(id); err == nil {
 		if gone := p.LostNamespace(v); gone != "" {
 			p.Broken(id, "a namespace of it is gone: "+gone)
+		}
+		if v.Pause && !p.living(v.PauseInit) {
+			p.Broken(id, "its sandbox process is gone")
 		}
 	}
 }
