@@ -51,6 +51,9 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 	if err := c.deleteTask(ctx, v); err != nil {
 		return err
 	}
+	if v.State.Phase >= lifecycle.Exited {
+		c.fence(v.ID) // what is still on its way to the shim must not revive it
+	}
 	if err := c.Kernel.Cgroup(v.Cgroup).Remove(ctx); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
@@ -61,9 +64,6 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 	}
 	c.release(v.ID)
 	c.closeStreams(v.ID)
-	if v.State.Phase >= lifecycle.Exited {
-		c.fence(v.ID) // what is still on its way to the shim must not revive it
-	}
 	_, err = c.step(v.ID, lifecycle.ReapDone{})
 	return err
 }
