@@ -158,7 +158,7 @@ func (srv *server) start(t *task) (int, error) {
 		t.proc = srv.w.spawn(0, t.program)
 		srv.adopt(t)
 	}
-	if t.proc.killed {
+	if t.proc.killed || t.proc.ended {
 		return 0, fmt.Errorf("container %s init process is being killed: %w", t.container.name, errdefs.ErrUnknown)
 	}
 	t.status = shimclient.StatusRunning
