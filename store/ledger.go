@@ -28,9 +28,11 @@ type Config struct {
 	OpenPod, OpenContainer func([]byte) (Sealed, error)
 	// Disk writes the records; nil: the real one.
 	Disk Disk
-	// Trace, if set, is told every step of the law.
-	Trace func(id, event, old, now string)
-	Log   *slog.Logger
+	// Trace, if set, is told every step of the law while Tracing says so; nil
+	// means always.
+	Trace   func(id, event, old, now string)
+	Tracing func() bool
+	Log     *slog.Logger
 }
 
 // Ledger holds all records. Its methods may be called from any goroutine.
@@ -335,7 +337,7 @@ func (l *Ledger) AnnounceCreated(id string) {
 }
 
 func (l *Ledger) trace(id string, e any, old, now any) {
-	if l.cfg.Trace != nil {
+	if l.cfg.Trace != nil && (l.cfg.Tracing == nil || l.cfg.Tracing()) {
 		l.cfg.Trace(id, fmt.Sprintf("%T%+v", e, e), fmt.Sprintf("%+v", old), fmt.Sprintf("%+v", now))
 	}
 }

@@ -82,7 +82,8 @@ func newNode(d Daemon) (*node, error) {
 	}
 	var lost []store.Lost
 	n.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(c.Root, "ledger"), Boot: boot,
-		OpenPod: seal.OpenPod, OpenContainer: seal.OpenContainer, Log: d.Log, Trace: tracer(d.Log)})
+		OpenPod: seal.OpenPod, OpenContainer: seal.OpenContainer, Log: d.Log, Trace: tracer(d.Log),
+		Tracing: func() bool { return d.Log.Enabled(context.Background(), slog.LevelDebug) }})
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -329,11 +330,8 @@ func adminImages(in []image.Image) []admin.Image {
 	return out
 }
 
-// tracer logs every step of the law at debug level; nil unless that is on.
+// tracer logs every step of the law at debug level.
 func tracer(log *slog.Logger) func(id, event, old, now string) {
-	if !log.Enabled(context.Background(), slog.LevelDebug) {
-		return nil
-	}
 	return func(id, event, old, now string) {
 		log.Debug("step", "id", id, "event", strings.TrimPrefix(event, "lifecycle."), "old", old, "now", now)
 	}
