@@ -134,7 +134,7 @@ func Default() *Config {
 		CNI: CNI{
 			ConfDir:        "/etc/cni/net.d",
 			BinDirs:        []string{"/opt/cni/bin"},
-			PluginTimeout:  Duration(time.Minute),
+			PluginTimeout:  Duration(25 * time.Second),
 			DefaultNetwork: DefaultNetwork{Name: "crid", Bridge: "crid0", Subnet: "10.88.0.0/16"},
 		},
 		Registry: Registry{CertsDirs: []string{"/etc/crid/certs.d", "/etc/containerd/certs.d"}},

@@ -141,6 +141,28 @@ func (c *Containers) unfence(id string) error {
 	if err := os.Rename(c.fenced(id), c.Bundle(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("bring bundle back: %w", err)
 	}
+	return c.sweepBundle(id)
+}
+
+// sweepBundle removes what shim and OCI runtime wrote into the bundle during a
+// start that never ran the workload (pid files, logs): the next one would take
+// offence at it.
+func (c *Containers) sweepBundle(id string) error {
+	entries, err := os.ReadDir(c.Bundle(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a reboot took it
+	}
+	if err != nil {
+		return fmt.Errorf("read bundle: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() || e.Name() == "config.json" || e.Name() == mountsFile {
+			continue
+		}
+		if err := os.Remove(filepath.Join(c.Bundle(id), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear bundle: %w", err)
+		}
+	}
 	return nil
 }
 

@@ -102,7 +102,7 @@ type Config struct {
 const (
 	makeDeadline  = 2 * time.Minute
 	rollback      = 15 * time.Second
-	netDeadline   = 45 * time.Second
+	netDeadline   = 5 * time.Minute // beyond cni.plugin_timeout, which ends an operation
 	shimDeadline  = 5 * time.Second
 	endDeadline   = 10 * time.Second
 	adoptDeadline = 5 * time.Second
