@@ -66,8 +66,8 @@ func (n *node) atLeast(major, minor int) bool {
 func kernel(_ context.Context, n *node) []Finding {
 	_, _, text := n.release()
 	switch {
-	case !n.atLeast(5, 4):
-		return []Finding{fail("kernel", "use Linux 5.4 or newer (5.14 or newer is better)", "Linux %s lacks pidfds or other necessary calls", text)}
+	case !n.atLeast(5, 6):
+		return []Finding{fail("kernel", "use Linux 5.6 or newer (5.14 or newer is better)", "Linux %s lacks pidfds, openat2 or other necessary calls", text)}
 	case !n.atLeast(5, 14):
 		return []Finding{warn("kernel", "use Linux 5.14 or newer", "Linux %s: no cgroup.kill, recursive read-only or id-mapped mounts", text)}
 	}
