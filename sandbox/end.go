@@ -183,6 +183,14 @@ func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
 	if err := container.RemoveTree(p.Kernel, dir); err != nil {
 		return fmt.Errorf("remove pod folder: %w", err)
 	}
+	if v.Pause {
+		// A create that was cut short may have come after its task was looked for.
+		if h, err := p.Handler(v.Handler); err == nil {
+			if err := container.RemoveRuntimeState(h.Runtime, v.ID); err != nil {
+				return err
+			}
+		}
+	}
 	if !v.Shim.Process.Known() {
 		// Its start was cut short and may have gone on without us. It finds no
 		// bundle any more; what it started before is found by its address.

@@ -32,6 +32,7 @@ func (r *Reconciler) WatchMounts(ctx context.Context) error {
 	defer stop()
 	// The kernel reports a change by an error condition, once for each poll.
 	both := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
+	r.LookAtNamespaces() // what went before there was anybody to be told
 	for ctx.Err() == nil {
 		if _, err := unix.Poll(both, -1); err != nil {
 			if errors.Is(err, unix.EINTR) {
