@@ -20,6 +20,7 @@ import (
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/sandbox/reconcile"
 	"github.com/crid-project/crid/shimclient"
+	"github.com/crid-project/crid/shimclient/fake"
 	"github.com/crid-project/crid/store"
 )
 
@@ -40,6 +41,7 @@ type run struct {
 	containers *container.Containers
 	reconciler *reconcile.Reconciler
 	eye        *eye
+	conns      []*fake.Shim // under the machine's lock
 }
 
 type sealed string
@@ -85,6 +87,7 @@ func (r *run) serve() {
 	r.m.note("%d: crid answers", r.no)
 	go r.reconciler.Hear(r.ctx, r.m.Events())
 	go r.reconciler.Audit(r.ctx)
+	go r.reconciler.LookAtNamespaces() // as the watch of the mount table begins with
 	go r.reconciler.Settle(r.ctx)
 	go r.eye.follow(r)
 }
@@ -95,6 +98,15 @@ func (r *run) kill() {
 	r.dead.Store(true)
 	close(r.gone)
 	r.cancel()
+	// The kernel closes its connections, and shims hear of it a little later.
+	go func() {
+		time.Sleep(r.m.between(time.Millisecond, time.Second))
+		r.m.mu.Lock()
+		defer r.m.mu.Unlock()
+		for _, s := range r.conns {
+			_ = s.Close()
+		}
+	}()
 }
 
 // bury ends the goroutines of a dead run, at the end of a seed.

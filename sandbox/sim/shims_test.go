@@ -19,6 +19,7 @@ func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks
 	if s != nil {
 		h.m.mu.Lock()
 		h.m.shims[l.ID] = s
+		h.conns = append(h.conns, s)
 		h.m.mu.Unlock()
 	}
 	h.takes(10*time.Microsecond, 20*time.Millisecond)
@@ -31,6 +32,11 @@ func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks
 func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, error) {
 	h.takes(10*time.Microsecond, 2*time.Millisecond)
 	s, err := h.m.Adopt(ctx, ref)
+	if s != nil {
+		h.m.mu.Lock()
+		h.conns = append(h.conns, s)
+		h.m.mu.Unlock()
+	}
 	h.takes(10*time.Microsecond, 2*time.Millisecond)
 	if s == nil {
 		return nil, err

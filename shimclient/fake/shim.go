@@ -73,7 +73,12 @@ func (s *Shim) late(after time.Duration, method, id string, do func() error) {
 	if pauseFor(context.Background(), Fault{Delay: after}, s.Gone()) != nil {
 		return
 	}
-	unwaited := newShim(s.srv) // that the caller has hung up does not matter
+	select {
+	case <-s.close:
+		return // with its connection a call is cancelled
+	default:
+	}
+	unwaited := newShim(s.srv)
 	// A shim that hangs then finds the connection closed when it comes to the call.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
