@@ -135,3 +135,18 @@ func (m mutant) caught(t *testing.T, root string) {
 	}
 	t.Fatalf("not caught by %d seeds", most)
 }
+
+// TestMutantsApply fails as soon as the code has moved on from a mutant.
+func TestMutantsApply(t *testing.T) {
+	for _, m := range mutants {
+		for _, e := range m.edits {
+			b, err := os.ReadFile(filepath.Join("../..", e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(b), e.old); n != 1 {
+				t.Errorf("%s: %q is %d times in %s", m.name, e.old, n, e.file)
+			}
+		}
+	}
+}
