@@ -10,10 +10,10 @@ import (
 
 // freezeWait bounds how long Freeze waits for the last process to stand still;
 // one in uninterruptible sleep never does.
-const freezeWait = 100 * time.Millisecond
+const freezeWait = 500 * time.Millisecond
 
 // Freeze stops every process of the cgroup. It returns ErrUnavailable if some
-// did not stand still within 100 ms (the freezing goes on), ErrNotFound if the
+// did not stand still within half a second (the freezing goes on), ErrNotFound if the
 // cgroup or the freezer is missing. Idempotent.
 func (c *Cgroup) Freeze() error {
 	if err := c.mine(); err != nil {
