@@ -72,6 +72,10 @@ func (c *Containers) join(ctx context.Context, v *store.Container, r CreateReque
 	case err != nil:
 		return "", waiting("create container", r.Name.Name, err)
 	case v.State.Phase == lifecycle.Created:
+		// What is answered has to survive a crash.
+		if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
+			return "", fmt.Errorf("create container: %w", err)
+		}
 		return v.ID, nil
 	case v.State.Unborn:
 		return "", fmt.Errorf("create container: an earlier attempt failed and is being cleared away, try again: %w", errdefs.ErrUnavailable)
@@ -91,9 +95,12 @@ func sameConfig(a, b store.Sealed) bool {
 
 // make makes the container or erases what it made of it.
 func (c *Containers) make(ctx context.Context, pod *store.Pod, id string, p *plan.Container) error {
+	var failed lifecycle.Event = lifecycle.MakeFailed{}
 	err := c.furnish(ctx, pod, id, p)
 	if err == nil {
 		if _, err = c.Ledger.StepContainer(id, lifecycle.Made{}); err == nil {
+			// Made, and shown; if that cannot be written it has to go again.
+			failed = lifecycle.AskRemove{}
 			err = c.Ledger.FlushContainer(ctx, id)
 		}
 	}
@@ -103,7 +110,7 @@ func (c *Containers) make(ctx context.Context, pod *store.Pod, id string, p *pla
 		return nil
 	}
 	c.closeStreams(id)
-	if _, stepErr := c.step(id, lifecycle.MakeFailed{}); stepErr == nil {
+	if _, stepErr := c.step(id, failed); stepErr == nil {
 		// A failed making is rolled back before the caller hears of it.
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), rpcDeadline)
 		defer cancel()

@@ -85,6 +85,10 @@ func (p *Pods) join(ctx context.Context, v *store.Pod, r RunRequest) (string, er
 	case err != nil:
 		return "", fmt.Errorf("run pod sandbox %s: still under way, a retry joins it: %w", v.Name.Name, err)
 	case got.State.Phase == lifecycle.Ready:
+		// What is answered has to survive a crash.
+		if err := p.Ledger.FlushPod(ctx, got.ID); err != nil {
+			return "", fmt.Errorf("run pod sandbox: %w", err)
+		}
 		return got.ID, nil
 	}
 	return "", fmt.Errorf("run pod sandbox: the name %s/%s (uid %s, attempt %d) belongs to pod sandbox %s, which is %s, remove that first: %w",
@@ -135,12 +139,15 @@ func nsSpec(w *plan.Pod) netns.Spec {
 
 // make makes the pod, or gives back what it made of it before it answers.
 func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) error {
+	var failed lifecycle.PodEvent = lifecycle.PodMakeFailed{}
 	err := p.furnish(ctx, id, w, h)
 	if err == nil {
 		err = p.broken(id)
 	}
 	if err == nil {
 		if _, err = p.step(id, lifecycle.PodMade{}); err == nil {
+			// Made, and shown; if that cannot be written it has to go again.
+			failed = lifecycle.AskPodRemove{}
 			err = p.Ledger.FlushPod(ctx, id)
 		}
 	}
@@ -152,7 +159,7 @@ func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) erro
 		}
 		return nil
 	}
-	if _, stepErr := p.step(id, lifecycle.PodMakeFailed{}); stepErr == nil {
+	if _, stepErr := p.step(id, failed); stepErr == nil {
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollback)
 		defer cancel()
 		_, _ = p.Ledger.WaitPod(wait, id, func(v *store.Pod) bool { return v.State.Phase == lifecycle.PodGone })
