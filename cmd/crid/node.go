@@ -202,20 +202,9 @@ func (n *node) plan(p *store.Pod) (*podplan.Pod, error) {
 func (n *node) facts() metrics.Facts {
 	const longOwed = 30 * time.Second
 	return metrics.Facts{
-		Pods: func() map[string]int {
-			m := map[string]int{}
-			for p := lifecycle.Ready; p <= lifecycle.PodRemoving; p++ {
-				m[p.String()] = 0 // a series that comes and goes cannot be alerted on
-			}
-			for _, p := range n.ledger.Pods() {
-				if p.State.Visible() {
-					m[p.State.Phase.String()]++
-				}
-			}
-			return m
-		},
-		Containers: func() map[string]int { return n.count(func(*store.Container) bool { return true }) },
-		Tasks:      func() map[string]int { return n.count(func(c *store.Container) bool { return c.State.Dirty }) },
+		Pods:       func() map[string]int { return server.PodCounts(n.ledger) },
+		Containers: func() map[string]int { return server.ContainerCounts(n.ledger) },
+		Tasks:      func() map[string]int { return server.TaskCounts(n.ledger) },
 		ShimsUp: func() int {
 			up := 0
 			for _, p := range n.ledger.Pods() {
@@ -267,19 +256,6 @@ func call[T any](f func() T) (zero T) {
 		return zero
 	}
 	return f()
-}
-
-func (n *node) count(which func(*store.Container) bool) map[string]int {
-	m := map[string]int{}
-	for p := lifecycle.Created; p <= lifecycle.Removing; p++ {
-		m[p.String()] = 0
-	}
-	for _, c := range n.ledger.Containers() {
-		if c.State.Visible() && which(c) {
-			m[c.State.Phase.String()]++
-		}
-	}
-	return m
 }
 
 // takeReloads takes over what a SIGHUP may change while serving. The log level
