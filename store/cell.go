@@ -173,6 +173,13 @@ func (c *cell[T]) drop(ctx context.Context) error {
 	c.mu.Lock()
 	c.dropped = true
 	c.hurry()
+	c.mu.Unlock()
+	return c.rest(ctx)
+}
+
+// rest waits until nothing is being written.
+func (c *cell[T]) rest(ctx context.Context) error {
+	c.mu.Lock()
 	for c.saving {
 		ch := c.savedCh
 		c.mu.Unlock()

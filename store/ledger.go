@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -87,8 +89,24 @@ func (l *Ledger) containerPath(id string) string { return filepath.Join(l.contai
 // Boot is the id of this boot.
 func (l *Ledger) Boot() string { return l.cfg.Boot }
 
-// Close ends the writing in the background. Records stay as they are.
-func (l *Ledger) Close() { l.once.Do(func() { close(l.stop) }) }
+// Close ends the writing in the background. Records stay as they are. A write
+// under way is waited for, for two seconds at most. Idempotent.
+func (l *Ledger) Close() { l.once.Do(l.close) }
+
+func (l *Ledger) close() {
+	close(l.stop)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	l.mu.Lock()
+	pods, containers := slices.Collect(maps.Values(l.pods)), slices.Collect(maps.Values(l.containers))
+	l.mu.Unlock()
+	for _, c := range pods {
+		_ = c.rest(ctx)
+	}
+	for _, c := range containers {
+		_ = c.rest(ctx)
+	}
+}
 
 // AddPod makes the record of a new pod, and takes its name. If the name is
 // taken the answer is the pod that has it, and false. Nothing is written yet:

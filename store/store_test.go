@@ -55,16 +55,6 @@ func ledger(t testing.TB) *Ledger {
 	if len(lost) > 0 {
 		t.Fatalf("an empty ledger lost %v", lost)
 	}
-	t.Cleanup(func() { // a record that is still being written would be in the way of the folder's removal
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		for _, p := range l.Pods() {
-			_ = l.FlushPod(ctx, p.ID)
-		}
-		for _, c := range l.Containers() {
-			_ = l.FlushContainer(ctx, c.ID)
-		}
-	})
 	return l
 }
 

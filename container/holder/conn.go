@@ -134,8 +134,11 @@ func (c *conn) call(ctx context.Context, q request, pipes []int) (answer, error)
 	deadline, _ := ctx.Deadline()
 	_ = c.sock.SetWriteDeadline(deadline)
 	if _, _, err := c.sock.WriteMsgUnix(q.encode(), rights, nil); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return answer{}, errHung
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+			return answer{}, errAbsent // it ended after it had let us in
 		}
 		return answer{}, fmt.Errorf("ask the holder: %w", err)
 	}
