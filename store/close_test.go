@@ -1,6 +1,7 @@
 package store
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,12 +10,12 @@ import (
 // slowDisk takes that long for a record.
 type slowDisk struct {
 	takes   time.Duration
-	written int
+	written atomic.Int32
 }
 
 func (d *slowDisk) Replace(string, []byte) error {
 	time.Sleep(d.takes)
-	d.written++
+	d.written.Add(1)
 	return nil
 }
 
@@ -49,8 +50,8 @@ func TestCloseWaitsForAWriteUnderWay(t *testing.T) {
 				began := time.Now()
 				l.Close()
 				l.Close()
-				if took := time.Since(began); took != tc.waits || disk.written != tc.written {
-					t.Errorf("Close took %s, %d records were written; want %s and %d", took, disk.written, tc.waits, tc.written)
+				if took := time.Since(began); took != tc.waits || int(disk.written.Load()) != tc.written {
+					t.Errorf("Close took %s, %d records were written; want %s and %d", took, disk.written.Load(), tc.waits, tc.written)
 				}
 				time.Sleep(tc.takes) // the disk comes back
 			})

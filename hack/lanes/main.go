@@ -4,7 +4,8 @@
 //	go run ./hack/lanes unit e2e           some
 //	go run ./hack/lanes -run 'Restart' e2e
 //
-// What a lane skips is named with its reason. The last line counts over all lanes; the status is 0 only if nothing failed.
+// What a lane skips is named with its reason. A few tests that fail are run once more, alone: what passes then depended on the load of the
+// machine, and is named as such. The last line counts over all lanes; the status is 0 only if nothing failed for good.
 package main
 
 import (
@@ -94,6 +95,12 @@ func (r *runner) all(ctx context.Context, names []string) error {
 	}
 	r.total.reasons(os.Stdout)
 	fmt.Printf("\nall lanes: %s\n", time.Since(start).Round(time.Second))
+	if len(r.total.second) > 0 {
+		fmt.Println("failed at first, passed when run again alone:")
+		for _, f := range r.total.second {
+			fmt.Println("  " + f)
+		}
+	}
 	if len(r.total.failures) > 0 {
 		fmt.Println("failed:")
 		for _, f := range r.total.failures {
@@ -139,12 +146,12 @@ func (r *runner) one(ctx context.Context, l lane) error {
 	ctx, cancel := context.WithTimeout(ctx, l.limit)
 	defer cancel()
 	start := time.Now()
-	before := r.total.counts()
+	before, failed := r.total.counts(), len(r.total.failures)
 	var err error
 	if l.args == nil {
 		err = r.suite(ctx)
-	} else {
-		err = r.goTest(ctx, l)
+	} else if err = r.goTest(ctx, l, &r.total, l.args...); err != nil && ctx.Err() == nil {
+		err = r.again(ctx, l, failed, err)
 	}
 	after := r.total.counts()
 	fmt.Printf("%s: %d passed, %d failed, %d skipped in %s\n", l.name, after[0]-before[0], after[1]-before[1], after[2]-before[2], time.Since(start).Round(time.Second))
@@ -158,13 +165,41 @@ func (r *runner) environment(more ...string) []string {
 	return append(env, more...)
 }
 
-func (r *runner) goTest(ctx context.Context, l lane) error {
+// again runs what failed in a lane once more, and alone: up to five tests, those from the failure numbered from on. The error is cause as long as one
+// of them fails again.
+func (r *runner) again(ctx context.Context, l lane, from int, cause error) error {
+	const few = 5
+	tests := byPackage(r.total.failures[from:])
+	if len(tests) == 0 || len(r.total.failures)-from > few {
+		return cause
+	}
+	fmt.Println("once more, alone: what failed")
+	left := r.total.failures[:from:from]
+	for _, p := range tests {
+		var second tally
+		args := append(options(l.args), "-run", p.pattern(), "./"+p.dir)
+		if err := r.goTest(ctx, l, &second, args...); err != nil || second.passed == 0 {
+			left = append(left, p.failures...)
+			continue
+		}
+		r.total.failed -= len(p.failures)
+		r.total.passed += len(p.failures)
+		r.total.second = append(r.total.second, p.failures...)
+	}
+	r.total.failures = left
+	if len(left) == from {
+		return nil
+	}
+	return cause
+}
+
+func (r *runner) goTest(ctx context.Context, l lane, count *tally, what ...string) error {
 	args := []string{"test", "-json", "-count=1"}
 	if r.race {
 		args = append(args, "-race")
 	}
-	args = append(args, l.args...)
-	if r.run != "" {
+	args = append(args, what...)
+	if r.run != "" && count == &r.total {
 		args = append(args, "-run", r.run)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
@@ -178,7 +213,7 @@ func (r *runner) goTest(ctx context.Context, l lane) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	read := r.total.follow(out, os.Stdout, r.verbose)
+	read := count.follow(out, os.Stdout, r.verbose)
 	return errors.Join(cmd.Wait(), read)
 }
 

@@ -16,6 +16,7 @@ import (
 type tally struct {
 	passed, failed, skipped int
 	failures                []string
+	second                  []string            // failed at first, passed in a second run
 	why                     map[string][]string // reason: tests skipped for it
 }
 
