@@ -36,6 +36,12 @@ build: ## bin/crid
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o bin/crid ./cmd/crid
 	@echo "bin/crid $(VERSION)"
 
+# crid with the moments at which a test can have it die (package failpoint). For tests only.
+.PHONY: failpoints
+failpoints:
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -tags failpoints -ldflags "-s -w -X main.buildVersion=$(VERSION)-failpoints" -o bin/crid-failpoints ./cmd/crid
+
 .PHONY: parts
 parts: parts-run ## pinned run-time parts and tools: runc, shim, CNI plugins, crictl; for tests critest and an old shim
 	@hack/parts.sh critest old-shim
@@ -75,7 +81,7 @@ images: ## compile the programs of the test images
 ##@ prove
 
 .PHONY: test
-test: deps parts build images ## everything: unit, model, e2e, critest
+test: deps parts build failpoints images ## everything: unit, model, e2e, critest
 	@go run ./hack/lanes
 
 .PHONY: unit
@@ -97,6 +103,10 @@ fuzz: ## each fuzz test for FUZZTIME (20s)
 .PHONY: e2e
 e2e: deps parts-run build images ## the real daemon, with a census of leaks (RUN=regexp for some)
 	@go run ./hack/lanes -run "$(RUN)" e2e
+
+.PHONY: faults
+faults: deps parts build failpoints images ## every crash point and fault, in full (RUN=regexp for some; make test runs a tenth)
+	@CRID_FAULTS=all go run ./hack/lanes -run "$(RUN)" faults
 
 .PHONY: critest
 critest: deps parts build images ## the CRI validation suite in full (FOCUS=regexp for some, SEED=n)

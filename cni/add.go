@@ -11,6 +11,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/crid-project/crid/failpoint"
 )
 
 // ErrDelOwed is joined to the error of an Add whose own clean-up failed: the
@@ -104,6 +106,9 @@ func (n *Networks) add(ctx context.Context, list *libcni.NetworkConfigList, r *r
 		}
 		if prev, err = parseAnswer(list, answer); err != nil {
 			return nil, i + 1, &PluginError{Plugin: p.Network.Type, Verb: "ADD", Msg: "gave an answer that is no CNI result", Details: err.Error()}
+		}
+		if err := failpoint.At("p4"); err != nil {
+			return nil, i + 1, err
 		}
 	}
 	out, err = json.Marshal(prev)

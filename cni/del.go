@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/crid-project/crid/failpoint"
 )
 
 // Del takes a pod off the network: a nil error means that every plugin has
@@ -103,6 +105,9 @@ func (n *Networks) delChain(ctx context.Context, list *libcni.NetworkConfigList,
 		conf, err := configure(list, p, prev, r.CapabilityArgs)
 		if err == nil && !n.idle(p, r) {
 			err = n.run(ctx, p.Network.Type, "DEL", conf, r)
+		}
+		if err == nil {
+			err = failpoint.At("n3")
 		}
 		if errors.Is(err, ErrPluginMissing) && prev == nil {
 			// No ADD ever came to its end: a plugin that is not there was most

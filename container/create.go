@@ -17,6 +17,7 @@ import (
 	"github.com/crid-project/crid/container/cgroup"
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/plan/signal"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/image/user"
 	"github.com/crid-project/crid/store"
@@ -103,9 +104,13 @@ func (c *Containers) make(ctx context.Context, pod *store.Pod, id string, p *pla
 			failed = lifecycle.AskRemove{}
 			err = c.Ledger.FlushContainer(ctx, id)
 		}
+		if err == nil {
+			err = failpoint.At("c7")
+		}
 	}
 	if err == nil {
 		c.Ledger.AnnounceCreated(id)
+		failpoint.Pass("c8")
 		c.Tend(id) // a removal may have been asked for meanwhile
 		return nil
 	}
@@ -121,6 +126,9 @@ func (c *Containers) make(ctx context.Context, pod *store.Pod, id string, p *pla
 
 // furnish does the making, in the order in which one thing needs the other.
 func (c *Containers) furnish(ctx context.Context, pod *store.Pod, id string, p *plan.Container) error {
+	if err := failpoint.At("c1"); err != nil {
+		return err
+	}
 	img, err := c.Images.Resolve(p.Image)
 	if err != nil {
 		return fmt.Errorf("image %q: %w (pull it first)", p.Image, err)
@@ -140,6 +148,9 @@ func (c *Containers) furnish(ctx context.Context, pod *store.Pod, id string, p *
 		return err
 	}
 	if err := c.Ledger.FlushContainer(ctx, id); err != nil {
+		return err
+	}
+	if err := failpoint.At("c2"); err != nil {
 		return err
 	}
 	if err := c.mountRootfs(ctx, id, img, p); err != nil {
@@ -164,6 +175,9 @@ func (c *Containers) furnish(ctx context.Context, pod *store.Pod, id string, p *
 	if facts.VolumeDirs, err = c.makeVolumes(id, img.Config.Config, p); err != nil {
 		return err
 	}
+	if err := failpoint.At("c4"); err != nil {
+		return err
+	}
 	for _, dir := range p.HostDirs {
 		if err := makeHostDir(dir); err != nil {
 			return err
@@ -179,7 +193,10 @@ func (c *Containers) furnish(ctx context.Context, pod *store.Pod, id string, p *
 	if err := c.writeBundle(id, spec); err != nil {
 		return err
 	}
-	return c.prepareStreams(id)
+	if err := c.prepareStreams(id); err != nil {
+		return err
+	}
+	return failpoint.At("c6")
 }
 
 // resolveUser reads the image's passwd and group in the mounted root.

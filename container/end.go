@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -30,10 +31,17 @@ func (c *Containers) term(_ context.Context, v *store.Container) error {
 	if err := c.Kernel.Cgroup(v.Cgroup).Thaw(); err != nil {
 		c.Log.Debug("thaw", "container", v.ID, "err", err)
 	}
+	if err := failpoint.At("t1"); err != nil {
+		return err
+	}
 	if err := g.proc.Signal(unix.Signal(v.StopSignal)); err != nil && !errors.Is(err, pidfd.ErrGone) {
 		return fmt.Errorf("send signal %d: %w", v.StopSignal, err)
 	}
+	if err := failpoint.At("t2"); err != nil {
+		return err
+	}
 	_, err = c.step(v.ID, lifecycle.TermDone{})
+	failpoint.Pass("t3")
 	return err
 }
 
@@ -51,6 +59,9 @@ func (c *Containers) kill(ctx context.Context, v *store.Container) error {
 		}
 		if err := g.proc.Signal(sigkill); err != nil && !errors.Is(err, pidfd.ErrGone) {
 			c.Log.Warn("send SIGKILL", "container", v.ID, "err", err)
+		}
+		if err := failpoint.At("t4"); err != nil {
+			return err
 		}
 		if c.killed(ctx, v.ID, killFirst) {
 			return nil
@@ -153,9 +164,11 @@ func (c *Containers) saw(id string, g *grip, at time.Time) {
 	} else {
 		c.askShim(v, &e)
 	}
+	failpoint.Pass("t5")
 	if e.Signal == uint8(sigkill) || e.Source == lifecycle.Shim && e.Code == lifecycle.CodeKilled {
 		e.OOMKill = c.outOfMemory(v)
 	}
+	failpoint.Pass("t6")
 	if e.Empty = c.empty(v); e.Empty {
 		if _, err := c.openStreams(v); err != nil { // they are not yet, just after a restart
 			c.Log.Error("take up the streams again", "container", id, "err", err)
@@ -166,6 +179,7 @@ func (c *Containers) saw(id string, g *grip, at time.Time) {
 		c.Log.Error("report exit", "container", id, "err", err)
 		return
 	}
+	failpoint.Pass("t10")
 	if e.Empty {
 		c.release(id)
 		c.closeStreams(id)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/stdio"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -82,6 +83,9 @@ func (c *Containers) UpdateResources(ctx context.Context, id string, u Update) e
 		if err := shim.Update(ctx, v.ID, u.Resources, u.Annotations); err != nil {
 			return fmt.Errorf("update container %s: %w", v.ID, err)
 		}
+		if err := failpoint.At("u1"); err != nil {
+			return err
+		}
 	case lifecycle.Created:
 		if err := c.updateSpec(v.ID, u.Resources); err != nil {
 			return err
@@ -89,8 +93,10 @@ func (c *Containers) UpdateResources(ctx context.Context, id string, u Update) e
 	case lifecycle.Making, lifecycle.Starting, lifecycle.Exited, lifecycle.Removing, lifecycle.Gone:
 		return fmt.Errorf("update container %s: it is %s: %w", v.ID, v.State.Phase, errdefs.ErrFailedPrecondition)
 	}
-	_, err = c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Config = u.Config })
-	return err
+	if _, err = c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Config = u.Config }); err != nil {
+		return err
+	}
+	return failpoint.At("u2")
 }
 
 // updateSpec changes the limits in the bundle of a container not yet started.

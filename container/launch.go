@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
@@ -33,6 +34,9 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
 		return c.abandon(v.ID, err)
 	}
+	if err := failpoint.At("s1"); err != nil {
+		return c.abandon(v.ID, err)
+	}
 	started, err := c.run(ctx, v)
 	if err != nil {
 		return c.abandon(v.ID, err)
@@ -41,6 +45,7 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 		return err
 	}
 	c.watch(v.ID)
+	failpoint.Pass("s8")
 	return nil
 }
 
@@ -61,12 +66,21 @@ func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error)
 	if err := c.remountRootfs(v.ID); err != nil {
 		return 0, err
 	}
+	if err := failpoint.At("s2"); err != nil {
+		return 0, err
+	}
 	s, err := c.openStreams(v)
 	if err != nil {
 		return 0, err
 	}
+	if err := failpoint.Sending("s3"); err != nil {
+		return 0, err
+	}
 	pid, err := shim.Create(ctx, shimclient.Create{ID: v.ID, Bundle: c.Bundle(v.ID), Runtime: rt,
 		Stdin: s.stdinPath(), Stdout: s.stdoutPath(), Stderr: s.stderrPath(), Terminal: v.TTY})
+	if err == nil {
+		err = failpoint.At("s4")
+	}
 	if err != nil {
 		return 0, fmt.Errorf("create task: %w", err)
 	}
@@ -85,11 +99,20 @@ func (c *Containers) run(ctx context.Context, v *store.Container) (int64, error)
 	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
 		return 0, err
 	}
+	if err := failpoint.At("s5"); err != nil {
+		return 0, err
+	}
 	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := failpoint.Sending("s6"); err != nil {
 		return 0, err
 	}
 	if _, err := shim.Start(ctx, v.ID); err != nil {
 		return 0, fmt.Errorf("start task: %w", err)
+	}
+	if err := failpoint.At("s7"); err != nil {
+		return 0, err
 	}
 	return time.Now().UnixNano(), nil
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/container/plan"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/image/inroot"
 	"github.com/crid-project/crid/image/tree"
@@ -75,6 +76,9 @@ func (c *Containers) mountRootfs(ctx context.Context, id string, img image.Image
 	root, err := c.Images.PrepareRootfs(ctx, id, img, opt)
 	if err != nil {
 		return fmt.Errorf("prepare root file system: %w", err)
+	}
+	if err := failpoint.At("c3"); err != nil {
+		return err
 	}
 	perm := os.FileMode(0o700)
 	if p.UserNS != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -47,6 +48,9 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 		if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
 			return err
 		}
+		if err := failpoint.At("t9"); err != nil {
+			return err
+		}
 	}
 	if err := c.deleteTask(ctx, v); err != nil {
 		return err
@@ -72,7 +76,12 @@ func (c *Containers) reap(ctx context.Context, v *store.Container) error {
 func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	shim, err := c.Shims.Of(v.PodID)
 	if err == nil {
-		err = DeleteFrom(ctx, shim, v.ID)
+		if err = failpoint.Sending("t7"); err == nil {
+			err = DeleteFrom(ctx, shim, v.ID)
+		}
+		if err == nil {
+			err = failpoint.At("t8")
+		}
 		if err == nil || isNotFound(err) && !c.runtimeState(v) {
 			return c.scrubRuntime(v) // an OCI runtime may say so and have done nothing
 		}
@@ -230,6 +239,9 @@ func (c *Containers) runtimeState(v *store.Container) bool {
 func (c *Containers) erase(ctx context.Context, v *store.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanDeadline)
 	defer cancel()
+	if err := failpoint.At("r1"); err != nil {
+		return err
+	}
 	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID)} {
 		if err := c.Kernel.Unmount(dir); err != nil {
 			return fmt.Errorf("unmount: %w", err)
@@ -241,10 +253,16 @@ func (c *Containers) erase(ctx context.Context, v *store.Container) error {
 	if err := c.Images.RemoveRootfs(ctx, v.ID); err != nil {
 		return fmt.Errorf("remove writable layer: %w", err)
 	}
+	if err := failpoint.At("r2"); err != nil {
+		return err
+	}
 	for _, dir := range []string{c.Bundle(v.ID), c.fenced(v.ID), c.volumes(v.ID)} {
 		if err := RemoveTree(c.Kernel, dir); err != nil {
 			return fmt.Errorf("remove files: %w", err)
 		}
+	}
+	if err := failpoint.At("r3"); err != nil {
+		return err
 	}
 	c.forget(v.ID)
 	return c.Ledger.EraseContainer(ctx, v.ID)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -51,7 +52,7 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	case v.State.Phase == lifecycle.Gone:
 		return fmt.Errorf("start container %s: it was removed: %w", id, errdefs.ErrNotFound)
 	}
-	return nil
+	return failpoint.At("s9")
 }
 
 // maxGrace bounds a grace period, so that a time can be added to it.

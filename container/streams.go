@@ -15,6 +15,7 @@ import (
 
 	"github.com/crid-project/crid/container/logs"
 	"github.com/crid-project/crid/container/stdio"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
 )
@@ -108,6 +109,9 @@ func (c *Containers) newStreams(v *store.Container) (*streams, error) {
 		if err := s.stdin.Make(); err != nil {
 			return nil, fmt.Errorf("make stdin: %w", err)
 		}
+	}
+	if err := failpoint.At("c5"); err != nil {
+		return nil, err
 	}
 	log, err := logs.Open(v.LogPath, logs.Options{MaxLine: c.MaxLogLine, TTY: v.TTY})
 	if err != nil {

@@ -28,6 +28,9 @@ const floors = `
 	config
 	< cni, image, container/spec, sandbox/spec;
 
+	# Where the hands work, tests may have them die. The law, the ledger's words and the specs have no such moments.
+	NONE < failpoint < cni, image, store, shimclient;
+
 	container/plan < container/spec;
 	# The two configurations say much in the same words (namespaces, profiles, limits, labels), and only these two may open them.
 	container/plan, container/spec, sandbox/plan < sandbox/spec;

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/layers"
 	"github.com/crid-project/crid/image/record"
 )
@@ -112,6 +113,9 @@ func (s *Store) save(en *entry, rec imageRecord) (Image, error) {
 	path := s.recordPath(rec.ID)
 	// A new image's record need not be on the disk before its layers are.
 	if err := record.Write(path, rec, en.size > 0); err != nil {
+		return Image{}, err
+	}
+	if err := failpoint.At("i8"); err != nil {
 		return Image{}, err
 	}
 	var size uint64
@@ -224,6 +228,9 @@ func (s *Store) unrecord(refOrID string) (*entry, error) {
 	}
 	id := en.img.ID
 	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := failpoint.At("j1"); err != nil {
 		return nil, err
 	}
 	if err := record.SyncDir(filepath.Join(s.cfg.Root, recordsDir)); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/layers"
 	"github.com/crid-project/crid/image/untar"
 )
@@ -35,6 +36,10 @@ func (s *Store) commit(ctx context.Context, got []*fetched) (_ []*layers.Layer, 
 			return nil, fmt.Errorf("layer %s: %w", f.diffID, err)
 		}
 		ls = append(ls, l)
+	}
+	if err := failpoint.At("i7"); err != nil {
+		s.layers.Release(ls...)
+		return nil, err
 	}
 	s.layers.SyncSoon()
 	return ls, nil

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/inflate"
 	"github.com/crid-project/crid/image/layers"
 	"github.com/crid-project/crid/image/manifest"
@@ -155,8 +156,14 @@ func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID 
 			in.Abort()
 		}
 	}()
+	if err := failpoint.At("i5"); err != nil {
+		return nil, err
+	}
 	limits := s.unpackLimits(desc.Size)
-	limits.Progress = func(int64) { progress() }
+	limits.Progress = func(int64) {
+		failpoint.Pass("i6")
+		progress()
+	}
 	res, err := unpackStream(ctx, body, desc, diffID, in.Dir(), limits)
 	if err != nil {
 		return nil, err
@@ -164,6 +171,9 @@ func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID 
 	p := &part{ingest: in, result: res, diffID: diffID, shared: &s.loading}
 	if res.SelfContained() {
 		err = p.seal(layers.ByDiff(diffID))
+	}
+	if err == nil {
+		err = failpoint.At("i4")
 	}
 	return p, err
 }
@@ -210,6 +220,9 @@ func unpackStream(ctx context.Context, body io.Reader, desc ocispec.Descriptor, 
 type counter struct{ n int64 }
 
 func (c *counter) Write(b []byte) (int, error) {
+	if err := failpoint.At("i3"); err != nil {
+		return 0, err
+	}
 	c.n += int64(len(b))
 	return len(b), nil
 }

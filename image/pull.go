@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/manifest"
 	"github.com/crid-project/crid/image/reference"
 	"github.com/crid-project/crid/image/registry"
@@ -104,6 +105,9 @@ func (s *Store) pull(ctx context.Context, ref reference.Ref, a *Auth) (img Image
 
 func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 	top, err := p.conn.Resolve(ctx)
+	if err == nil {
+		err = failpoint.At("i1")
+	}
 	if err != nil {
 		return Image{}, err
 	}
@@ -122,6 +126,9 @@ func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 		return Image{}, err
 	}
 	cfg, err := manifest.ParseConfig(c.config, len(m.Layers))
+	if err == nil {
+		err = failpoint.At("i2")
+	}
 	if err != nil {
 		return Image{}, err
 	}

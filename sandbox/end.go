@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -25,9 +26,12 @@ const tellAfter = 5 * time.Second
 // Stop ends the pod's containers, its shim and its network. It returns when all
 // is given back. Idempotent; a pod that does not exist is a success.
 func (p *Pods) Stop(ctx context.Context, id string) error {
-	return p.ask(ctx, id, lifecycle.AskPodStop{}, "stop", func(v *store.Pod) bool {
+	if err := p.ask(ctx, id, lifecycle.AskPodStop{}, "stop", func(v *store.Pod) bool {
 		return v.State.Phase == lifecycle.Stopped || v.State.Phase == lifecycle.PodGone
-	})
+	}); err != nil {
+		return err
+	}
+	return failpoint.At("n7")
 }
 
 // Remove makes the pod and its containers vanish, stopping it first if need be.
@@ -101,6 +105,9 @@ func (p *Pods) endMembers(ctx context.Context, v *store.Pod) error {
 			}
 		}
 	}
+	if err := failpoint.At("n1"); err != nil {
+		return err
+	}
 	_, err := p.step(v.ID, lifecycle.MembersDone{Erased: erase})
 	return err
 }
@@ -125,6 +132,9 @@ func (p *Pods) endSandbox(ctx context.Context, v *store.Pod) error {
 		if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
 			return fmt.Errorf("end shim: %w", err)
 		}
+	}
+	if err := failpoint.At("n6"); err != nil {
+		return err
 	}
 	p.drop(v.ID)
 	if v.OwnCgroup {
@@ -152,6 +162,9 @@ func (p *Pods) freeNet(ctx context.Context, v *store.Pod) error {
 	start := time.Now()
 	err := p.Networks.Del(ctx, p.attachment(v, nil), v.Net)
 	p.observe("del", start, err)
+	if err == nil {
+		err = failpoint.At("n4")
+	}
 	if err != nil {
 		return fmt.Errorf("free the pod's network: %w", err)
 	}
@@ -174,14 +187,23 @@ func (p *Pods) unpin(v *store.Pod) error {
 	if err := p.Namespaces.Unpin(p.pins(v.ID)); err != nil {
 		return fmt.Errorf("unpin namespaces: %w", err)
 	}
+	if err := failpoint.At("n5"); err != nil {
+		return err
+	}
 	_, err := p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsNS})
 	return err
 }
 
 func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
+	if err := failpoint.At("m1"); err != nil {
+		return err
+	}
 	dir := p.Dir(v.ID)
 	if err := container.RemoveTree(p.Kernel, dir); err != nil {
 		return fmt.Errorf("remove pod folder: %w", err)
+	}
+	if err := failpoint.At("m2"); err != nil {
+		return err
 	}
 	if v.Pause {
 		// A create that was cut short may have come after its task was looked for.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/sandbox/pause"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient"
@@ -57,7 +58,13 @@ func (p *Pods) shm(v *store.Pod) string {
 // startPause runs the sandbox process and pins its process namespace, so that
 // containers join by a path that no recycled pid can stand behind.
 func (p *Pods) startPause(ctx context.Context, s shimclient.Tasks, v *store.Pod, w *plan.Pod, h Handler) error {
+	if err := failpoint.Sending("p12"); err != nil {
+		return err
+	}
 	pid, err := s.Create(ctx, shimclient.Create{ID: v.ID, Bundle: p.Dir(v.ID), Runtime: h.Runtime})
+	if err == nil {
+		err = failpoint.At("p13")
+	}
 	if err != nil {
 		return fmt.Errorf("create sandbox process: %w", err)
 	}
@@ -70,8 +77,14 @@ func (p *Pods) startPause(ctx context.Context, s shimclient.Tasks, v *store.Pod,
 	}); err != nil {
 		return err
 	}
+	if err := failpoint.Sending("p14"); err != nil {
+		return err
+	}
 	if _, err := s.Start(ctx, v.ID); err != nil {
 		return fmt.Errorf("start sandbox process: %w", err)
+	}
+	if err := failpoint.At("p15"); err != nil {
+		return err
 	}
 	if w.PodPID {
 		if err := p.pinPID(v.ID, init); err != nil {
@@ -206,6 +219,9 @@ func (p *Pods) endPause(ctx context.Context, v *store.Pod) error {
 			return errors.New("the sandbox process does not die")
 		}
 		time.Sleep(wait)
+	}
+	if err := failpoint.At("n2"); err != nil {
+		return err
 	}
 	p.mu.Lock()
 	if h := p.pauses[v.ID]; h != nil {

@@ -3,21 +3,17 @@ package sandbox
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
-	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/crid-project/crid/cni/netns"
-	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/cgroup"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
@@ -150,6 +146,9 @@ func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) erro
 			failed = lifecycle.AskPodRemove{}
 			err = p.Ledger.FlushPod(ctx, id)
 		}
+		if err == nil {
+			err = failpoint.At("p16")
+		}
 	}
 	if err == nil {
 		// What broke before the law took it for made was told to nobody.
@@ -205,7 +204,13 @@ func (p *Pods) lookAgain(id string) {
 // first; the network and the shim, which need nothing of each other, are made
 // side by side.
 func (p *Pods) furnish(ctx context.Context, id string, w *plan.Pod, h Handler) error {
+	if err := failpoint.At("p1"); err != nil {
+		return err
+	}
 	v, err := p.intend(ctx, id, w)
+	if err == nil {
+		err = failpoint.At("p2")
+	}
 	if err != nil {
 		return err
 	}
@@ -219,6 +224,9 @@ func (p *Pods) furnish(ctx context.Context, id string, w *plan.Pod, h Handler) e
 	}
 	if _, err := p.Namespaces.New(p.pins(id), nsSpec(w)); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
+	}
+	if err := failpoint.At("p3"); err != nil {
+		return err
 	}
 	side, sctx := errgroup.WithContext(ctx)
 	side.Go(func() error { return p.startShim(sctx, v, w, h) })
@@ -263,13 +271,19 @@ func (p *Pods) addNet(ctx context.Context, v *store.Pod, w *plan.Pod) error {
 	start := time.Now()
 	res, err := p.Networks.Add(ctx, p.attachment(v, w), v.Net)
 	p.observe("add", start, err)
+	if err == nil {
+		err = failpoint.At("p5")
+	}
 	if err != nil {
 		return fmt.Errorf("set up the pod's network: %w", err)
 	}
 	if _, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.Net, v.IPs = res.Saved, res.IPs }); err != nil {
 		return err
 	}
-	return p.Ledger.FlushPod(ctx, v.ID)
+	if err := p.Ledger.FlushPod(ctx, v.ID); err != nil {
+		return err
+	}
+	return failpoint.At("p6")
 }
 
 func (p *Pods) observe(op string, start time.Time, err error) {
@@ -290,106 +304,11 @@ func (p *Pods) startShim(ctx context.Context, v *store.Pod, w *plan.Pod, h Handl
 	if err := p.Ledger.FlushPod(ctx, v.ID); err != nil {
 		return err
 	}
+	if err := failpoint.At("p11"); err != nil {
+		return err
+	}
 	if !v.Pause {
 		return nil
 	}
 	return p.startPause(ctx, s, v, w, h)
-}
-
-// makeFiles makes the pod's folder, its bundle and the files that its
-// containers have in /etc.
-func (p *Pods) makeFiles(v *store.Pod, w *plan.Pod, h Handler) error {
-	dir := p.Dir(v.ID)
-	perm := os.FileMode(0o700)
-	if w.UserNS != nil {
-		perm = 0o711
-	}
-	if err := os.MkdirAll(dir, perm); err != nil {
-		return fmt.Errorf("make pod folder: %w", err)
-	}
-	if err := os.Chmod(dir, perm); err != nil {
-		return fmt.Errorf("make pod folder: %w", err)
-	}
-	if w.UserNS != nil {
-		if err := container.LetPass(p.StateDir, filepath.Dir(dir)); err != nil {
-			return err
-		}
-	}
-	if err := p.etcFiles(dir, w); err != nil {
-		return err
-	}
-	if !w.HostIPC {
-		if err := p.mountShm(filepath.Join(dir, "shm"), w.UserNS, w.MountLabel); err != nil {
-			return err
-		}
-	}
-	return p.writeBundle(v, w, h)
-}
-
-// writeBundle writes the pod's config.json: the sandbox process's, or what
-// little a shim without one wants to read.
-func (p *Pods) writeBundle(v *store.Pod, w *plan.Pod, h Handler) error {
-	spec := &oci.Spec{Version: oci.Version, Annotations: map[string]string{
-		"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": v.ID}}
-	if v.Pause {
-		var err error
-		if spec, err = p.pauseSpec(v, w, h); err != nil {
-			return err
-		}
-	}
-	b, err := json.Marshal(spec)
-	if err != nil {
-		return fmt.Errorf("encode bundle: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(p.Dir(v.ID), "config.json"), b, 0o600); err != nil {
-		return fmt.Errorf("write bundle: %w", err)
-	}
-	return nil
-}
-
-// etcFiles writes hostname, hosts and resolv.conf. They are readable for
-// everybody, for they are the container's /etc.
-func (p *Pods) etcFiles(dir string, w *plan.Pod) error {
-	host := w.Hostname
-	if host == "" {
-		var err error
-		if host, err = os.Hostname(); err != nil {
-			return fmt.Errorf("read the node's hostname: %w", err)
-		}
-	}
-	hosts, err := os.ReadFile("/etc/hosts")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read the node's hosts file: %w", err)
-	}
-	resolv, err := resolvConf(w.DNS)
-	if err != nil {
-		return err
-	}
-	for name, content := range map[string][]byte{"hostname": []byte(host + "\n"), "hosts": hosts, "resolv.conf": resolv} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // the container's users read them
-			return fmt.Errorf("write pod files: %w", err)
-		}
-	}
-	return nil
-}
-
-func resolvConf(d *plan.DNS) ([]byte, error) {
-	if d == nil {
-		b, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("read the node's resolv.conf: %w", err)
-		}
-		return b, nil
-	}
-	var b bytes.Buffer
-	if len(d.Searches) > 0 {
-		fmt.Fprintf(&b, "search %s\n", joined(d.Searches))
-	}
-	for _, s := range d.Servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if len(d.Options) > 0 {
-		fmt.Fprintf(&b, "options %s\n", joined(d.Options))
-	}
-	return b.Bytes(), nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient/pidfd"
 )
 
@@ -96,6 +97,9 @@ func (h *Host) launch(ctx context.Context, l Launch, key fileKey, ref Ref) (*Shi
 		return nil, err
 	}
 	got, err := parseAnswer(out)
+	if err == nil {
+		err = failpoint.At("p10")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +122,9 @@ func (h *Host) start(ctx context.Context, l Launch, key fileKey) ([]byte, error)
 	}
 	run := func(d dialect) ([]byte, error) {
 		input, err := h.startInput(d, l.ID, options)
+		if err == nil {
+			err = failpoint.Sending("p9")
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
@@ -445,6 +446,9 @@ func (l *Ledger) ErasePod(ctx context.Context, id string) error {
 	if err := erase(ctx, c, l.cfg.Disk, l.podPath(id)); err != nil {
 		return err
 	}
+	if err := failpoint.At("m3"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	name := c.cur.Load().Name
 	delete(l.pods, id)
@@ -453,6 +457,7 @@ func (l *Ledger) ErasePod(ctx context.Context, id string) error {
 	}
 	l.relist()
 	l.mu.Unlock()
+	failpoint.Pass("m4")
 	_, _ = l.stepPod(c, lifecycle.PodErased{})
 	return nil
 }
@@ -469,6 +474,9 @@ func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
 	if err := erase(ctx, c, l.cfg.Disk, l.containerPath(id)); err != nil {
 		return err
 	}
+	if err := failpoint.At("r4"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	v := c.cur.Load()
 	delete(l.containers, id)
@@ -477,6 +485,7 @@ func (l *Ledger) EraseContainer(ctx context.Context, id string) error {
 	}
 	l.relist()
 	l.mu.Unlock()
+	failpoint.Pass("r5")
 	_, _ = l.stepContainer(c, lifecycle.EraseDone{})
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient"
 )
 
@@ -85,6 +86,9 @@ func (x *execution) run(ctx context.Context, proc *oci.Process) (int, error) {
 	x.followSizes(side)
 
 	exit, err := x.shim.WaitExec(ctx, x.id, x.execID)
+	if err == nil {
+		err = failpoint.At("e4")
+	}
 	if x.stdin != nil {
 		x.stdin.close()
 		defer closeReader(x.req.Stdin)
@@ -122,10 +126,13 @@ func (x *execution) start(ctx context.Context, proc *oci.Process) (made bool, er
 		refused := errdefs.IsNotFound(err) || errdefs.IsAlreadyExists(err) || errdefs.IsInvalidArgument(err) || errdefs.IsFailedPrecondition(err)
 		return !refused, fmt.Errorf("make exec in container %s: %w", x.id, err)
 	}
+	if err := failpoint.At("e1"); err != nil {
+		return true, err
+	}
 	if _, err = x.shim.StartExec(call, x.id, x.execID); err != nil {
 		return true, fmt.Errorf("start exec in container %s: %w", x.id, err)
 	}
-	return true, nil
+	return true, failpoint.At("e2")
 }
 
 // copyOutput starts the copies; the channel closes when all have ended. Only now, after the start, have the pipes writers:
@@ -233,6 +240,7 @@ func (x *execution) deleteOnce(ctx context.Context) bool {
 	call, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	_, err := x.shim.DeleteExec(call, x.id, x.execID)
+	failpoint.Pass("e5")
 	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || errors.Is(err, shimclient.ErrClosed) || call.Err() != nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/crid-project/crid/failpoint"
 )
 
 const (
@@ -65,6 +67,7 @@ func (o *output) copy() (more bool) {
 			allowance -= n
 		}
 		if n > 0 {
+			failpoint.Pass("e3")
 			o.give((*buf)[:n])
 		}
 		// A deadline set by exited, while Read was waiting, only means: read on under the new rules. One of our own ends

@@ -41,8 +41,3 @@ func (p failedPackage) pattern() string {
 	}
 	return "^(" + strings.Join(names, "|") + ")$"
 }
-
-// options are the arguments of go test without its packages.
-func options(args []string) []string {
-	return slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "./") })
-}

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"slices"
-	"testing"
-)
+import "testing"
 
 func TestWhatIsRunAgain(t *testing.T) {
 	all := byPackage([]string{"store TestA/with_a_part", "e2e/core TestB", "store TestA/other", "store TestC"})
@@ -12,9 +9,5 @@ func TestWhatIsRunAgain(t *testing.T) {
 	}
 	if all := byPackage([]string{"store TestA", "store (the package)"}); all != nil {
 		t.Errorf("a package that failed as a whole is run again: %+v", all)
-	}
-	args := []string{"-tags", "e2e", "-p", "1", "-timeout", "24m", "./e2e/..."}
-	if got := options(args); !slices.Equal(got, args[:6]) || args[6] != "./e2e/..." {
-		t.Errorf("options %q of %q", got, args)
 	}
 }

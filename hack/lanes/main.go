@@ -1,6 +1,6 @@
 // Lanes runs the project's tests, lane by lane, and says at the end how many passed, failed and were skipped, and why.
 //
-//	go run ./hack/lanes                    all: unit model e2e critest
+//	go run ./hack/lanes                    all: unit model e2e faults critest
 //	go run ./hack/lanes unit e2e           some
 //	go run ./hack/lanes -run 'Restart' e2e
 //
@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,19 +30,47 @@ type lane struct {
 	name, what string
 	root       bool // it is nothing without root
 	limit      time.Duration
-	args       []string // of go test; none: the validation suite
+	full       time.Duration // limit with CRID_FAULTS=all; 0: as ever
+	args       []string      // of go test; none: the validation suite
+	packages   []string      // patterns, for go test; see expand
 	env        []string
 }
 
 // lanes in the order in which they run: what is quick and near to the code first.
 var lanes = []lane{
 	{name: "unit", what: "every package by itself; parts that need root or the run-time parts find both here", limit: 15 * time.Minute,
-		args: []string{"-timeout", "10m", "./..."}},
+		args: []string{"-timeout", "10m"}, packages: []string{"./..."}},
 	{name: "model", what: "the law walked exhaustively, thousands of simulated lives of the whole shell, and every known bug put back and caught", limit: 15 * time.Minute,
-		args: []string{"-timeout", "14m", "./store/lifecycle", "./sandbox/sim"}, env: []string{"CRID_MODEL=long", "CRID_MUTANTS=1"}},
+		args: []string{"-timeout", "14m"}, packages: []string{"./store/lifecycle", "./sandbox/sim"}, env: []string{"CRID_MODEL=long", "CRID_MUTANTS=1"}},
 	{name: "e2e", what: "the real daemon on real runc, shim and plugins, with a census of leaks", root: true, limit: 25 * time.Minute,
-		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m", "./e2e/..."}},
+		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m"}, packages: []string{"./e2e/...", "-./e2e/faults/..."}},
+	{name: "faults", what: faultsAre, root: true, limit: 10 * time.Minute, full: 3 * time.Hour,
+		args: []string{"-tags", "e2e", "-p", "1"}, packages: []string{"./e2e/faults/..."}},
 	{name: "critest", what: "the CRI validation suite in full, in random order; streaming again over WebSocket", root: true, limit: 15 * time.Minute},
+}
+
+// allFaults names the environment variable that makes the faults lane inject all there are: CRID_FAULTS=all. Without it each run injects a part,
+// which changes from day to day (CRID_FAULTS_SEED=n for another).
+const (
+	allFaults = "CRID_FAULTS"
+	faultsAre = "the daemon killed, failing or left by its client at every step, and all around it misbehaving (a part of it; make faults for all)"
+)
+
+// ends is how long the lane may take.
+func (l lane) ends() time.Duration {
+	if l.full > 0 && os.Getenv(allFaults) == "all" {
+		return l.full
+	}
+	return l.limit
+}
+
+// flags are the lane's for go test.
+func (l lane) flags() []string {
+	flags := slices.Clone(l.args)
+	if l.full > 0 {
+		flags = append(flags, "-timeout", (l.ends() - time.Minute).String())
+	}
+	return flags
 }
 
 func main() {
@@ -143,18 +172,30 @@ func (r *runner) one(ctx context.Context, l lane) error {
 		r.total.skip("lane "+l.name, "needs root")
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.limit)
+	ctx, cancel := context.WithTimeout(ctx, l.ends())
 	defer cancel()
 	start := time.Now()
 	before, failed := r.total.counts(), len(r.total.failures)
 	var err error
 	if l.args == nil {
 		err = r.suite(ctx)
-	} else if err = r.goTest(ctx, l, &r.total, l.args...); err != nil && ctx.Err() == nil {
-		err = r.again(ctx, l, failed, err)
+	} else {
+		err = r.tests(ctx, l, failed)
 	}
 	after := r.total.counts()
 	fmt.Printf("%s: %d passed, %d failed, %d skipped in %s\n", l.name, after[0]-before[0], after[1]-before[1], after[2]-before[2], time.Since(start).Round(time.Second))
+	return err
+}
+
+// tests runs a lane of go test, and what failed in it once more.
+func (r *runner) tests(ctx context.Context, l lane, failed int) error {
+	packages, err := r.expand(ctx, l)
+	if err != nil {
+		return err
+	}
+	if err = r.goTest(ctx, l, &r.total, append(l.flags(), packages...)...); err != nil && ctx.Err() == nil {
+		err = r.again(ctx, l, failed, err)
+	}
 	return err
 }
 
@@ -177,7 +218,7 @@ func (r *runner) again(ctx context.Context, l lane, from int, cause error) error
 	left := r.total.failures[:from:from]
 	for _, p := range tests {
 		var second tally
-		args := append(options(l.args), "-run", p.pattern(), "./"+p.dir)
+		args := append(l.flags(), "-run", p.pattern(), "./"+p.dir)
 		if err := r.goTest(ctx, l, &second, args...); err != nil || second.passed == 0 {
 			left = append(left, p.failures...)
 			continue
@@ -215,6 +256,39 @@ func (r *runner) goTest(ctx context.Context, l lane, count *tally, what ...strin
 	}
 	read := count.follow(out, os.Stdout, r.verbose)
 	return errors.Join(cmd.Wait(), read)
+}
+
+// expand answers the packages of a lane: those that its patterns match, less those that patterns with a minus before them match.
+func (r *runner) expand(ctx context.Context, l lane) ([]string, error) {
+	var with, without []string
+	for _, p := range l.packages {
+		if rest, ok := strings.CutPrefix(p, "-"); ok {
+			without = append(without, rest)
+		} else {
+			with = append(with, p)
+		}
+	}
+	if len(without) == 0 {
+		return with, nil
+	}
+	list := func(patterns []string) ([]string, error) {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"list", "-tags", "e2e"}, patterns...)...)
+		cmd.Dir, cmd.Stderr = r.root, os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("list packages: %w", err)
+		}
+		return strings.Fields(string(out)), nil
+	}
+	all, err := list(with)
+	if err != nil {
+		return nil, err
+	}
+	not, err := list(without)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(p string) bool { return slices.Contains(not, p) }), nil
 }
 
 // suite runs the validation suite's own program and takes its counts from the last line.

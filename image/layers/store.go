@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/record"
 	"github.com/crid-project/crid/image/reference"
 	"github.com/crid-project/crid/image/tree"
@@ -318,6 +319,7 @@ func (s *Store) discard(l *Layer) {
 	if err := os.Remove(s.dir(l) + ".json"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.log.Warn("layer record not removed", "layer", l.Name(), "err", err)
 	}
+	failpoint.Pass("j2")
 	gone := s.trash(s.dir(l))
 	if gone == s.dir(l) {
 		// It could not be moved, or was not there: its name stays taken until it is away.

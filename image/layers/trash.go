@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image/tree"
 )
 
@@ -49,6 +50,7 @@ func (s *Store) emptyTrash() {
 		}
 		pace := s.pace()
 		for _, e := range entries {
+			failpoint.Pass("j3")
 			err := tree.RemovePaced(s.ctx, s.path(trashDir, e.Name()), pace)
 			if err != nil && s.ctx.Err() == nil {
 				s.log.Warn("left-over not removed", "path", e.Name(), "err", err)

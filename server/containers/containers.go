@@ -12,6 +12,7 @@ import (
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/stdio"
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/server/status"
 	"github.com/crid-project/crid/server/validate"
 	"github.com/crid-project/crid/store"
@@ -113,6 +114,9 @@ func (s *Containers) CreateContainer(ctx context.Context, r *cri.CreateContainer
 	if err != nil {
 		return nil, err
 	}
+	if err := failpoint.Sending("c9"); err != nil {
+		return nil, err
+	}
 	return &cri.CreateContainerResponse{ContainerId: id}, nil
 }
 
@@ -133,6 +137,9 @@ func (s *Containers) StartContainer(ctx context.Context, r *cri.StartContainerRe
 		return nil, err
 	}
 	if err := s.d.Hands.Start(ctx, c.ID); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Sending("s10"); err != nil {
 		return nil, err
 	}
 	return &cri.StartContainerResponse{}, nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/server/chunk"
 	"github.com/crid-project/crid/server/fault"
@@ -173,6 +174,9 @@ func (s *Images) PullImage(ctx context.Context, r *cri.PullImageRequest) (*cri.P
 	i, err := s.d.Store.Pull(ctx, image.PullRequest{Ref: r.GetImage().GetImage(), Auth: credentials(r.GetAuth())})
 	if err != nil {
 		return nil, fault.Pull(err)
+	}
+	if err := failpoint.Sending("i9"); err != nil {
+		return nil, err
 	}
 	return &cri.PullImageResponse{ImageRef: i.ID}, nil
 }

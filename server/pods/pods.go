@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/sandbox"
 	"github.com/crid-project/crid/sandbox/plan"
 	"github.com/crid-project/crid/server/chunk"
@@ -105,6 +106,12 @@ func (s *Pods) RunPodSandbox(ctx context.Context, r *cri.RunPodSandboxRequest) (
 	if p, err := s.d.Ledger.Pod(id); err == nil {
 		s.announce(lifecycle.NoticeCreated, p)
 		s.announce(lifecycle.NoticeStarted, p)
+	}
+	if err := failpoint.At("p17"); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Sending("p18"); err != nil {
+		return nil, err
 	}
 	return &cri.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
