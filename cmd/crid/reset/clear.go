@@ -1,4 +1,4 @@
-package main
+package reset
 
 import (
 	"context"
@@ -17,22 +17,22 @@ import (
 
 // clear removes crid's folders, by name and entry by entry: what others put
 // there stays, and so does what a living process stands on.
-func (r *resetter) clear(ctx context.Context, images bool) {
-	state, root := r.c.State, r.c.Root
-	for key, target := range r.n.images.MountedImages() {
+func (r *Reset) clear(ctx context.Context, images bool) {
+	state, root := r.parts.Config.State, r.parts.Config.Root
+	for key, target := range r.parts.Images.MountedImages() {
 		if r.isStuck(strings.SplitN(key, "-", 2)[0]) {
 			continue
 		}
-		if err := r.n.images.UnmountImage(ctx, key); err != nil {
+		if err := r.parts.Images.UnmountImage(ctx, key); err != nil {
 			r.leave("image mounted at %s: %w", target, err)
 		}
 	}
-	_ = r.n.images.Close()
-	_ = r.n.host.Close()
-	_ = r.n.watcher.Close()
+	_ = r.parts.Images.Close()
+	_ = r.parts.Host.Close()
+	_ = r.parts.Watcher.Close()
 	released := r.collectLeases(ctx)
 
-	for _, rt := range r.runtimes() {
+	for _, rt := range r.parts.Runtimes {
 		dir, _ := rt.Options["Root"].(string)
 		r.removeIDs(filepath.Join(dir, container.Namespace))
 		if strings.HasPrefix(dir, state+"/") {
@@ -55,11 +55,11 @@ func (r *resetter) clear(ctx context.Context, images bool) {
 	}
 	r.removeAll(filepath.Join(state, "pause"))
 	r.removeAll(filepath.Join(root, "ledger"))
-	if r.scratch != "" {
-		r.removeAll(r.scratch)
+	if r.parts.Scratch != "" {
+		r.removeAll(r.parts.Scratch)
 	}
-	if released && strings.HasPrefix(r.c.CNI.CacheDir, root+"/") {
-		r.removeAll(r.c.CNI.CacheDir)
+	if released && strings.HasPrefix(r.parts.Config.CNI.CacheDir, root+"/") {
+		r.removeAll(r.parts.Config.CNI.CacheDir)
 	}
 	if images {
 		r.removeAll(filepath.Join(root, "images"))
@@ -68,14 +68,14 @@ func (r *resetter) clear(ctx context.Context, images bool) {
 }
 
 // collectLeases has CNI release what belongs to no pod that is left.
-func (r *resetter) collectLeases(ctx context.Context) bool {
+func (r *Reset) collectLeases(ctx context.Context) bool {
 	var valid []cni.Attachment
-	for _, p := range r.n.ledger.Pods() {
+	for _, p := range r.parts.Ledger.Pods() {
 		if r.isStuck(p.ID) && p.NetNS != "" {
 			valid = append(valid, cni.Attachment{ID: p.ID, NetNS: p.NetNS})
 		}
 	}
-	if err := r.n.networks.GC(ctx, valid); err != nil {
+	if err := r.parts.Networks.GC(ctx, valid); err != nil {
 		r.leave("network leases: %w", err)
 		return false
 	}
@@ -84,7 +84,7 @@ func (r *resetter) collectLeases(ctx context.Context) bool {
 
 // removeIDs removes the entries of a folder that are named like an id, and the
 // folder if nothing is left in it.
-func (r *resetter) removeIDs(dir string) {
+func (r *Reset) removeIDs(dir string) {
 	n := 0
 	for _, id := range idsIn(dir) {
 		if r.isStuck(id) {
@@ -102,14 +102,14 @@ func (r *resetter) removeIDs(dir string) {
 		n++
 	}
 	if n > 0 {
-		r.say("removed %d from %s", n, dir)
+		r.Say("removed %d from %s", n, dir)
 	}
 	removeEmpty(dir)
 }
 
 // removeAll removes a folder of ours; the folder itself stays if it is where
 // somebody mounted a disk.
-func (r *resetter) removeAll(dir string) {
+func (r *Reset) removeAll(dir string) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return
@@ -127,21 +127,21 @@ func (r *resetter) removeAll(dir string) {
 		r.leave("%s: %w", dir, err)
 		return
 	}
-	r.say("removed %s", dir)
+	r.Say("removed %s", dir)
 }
 
 // removeSockets removes the daemon's and the shims' sockets. Nobody listens:
 // we have the daemon's lock, and the shims are dead.
-func (r *resetter) removeSockets() {
-	for _, id := range idsIn(r.c.ShimSocketDir) {
-		_ = os.Remove(filepath.Join(r.c.ShimSocketDir, id))
+func (r *Reset) removeSockets() {
+	for _, id := range idsIn(r.parts.Config.ShimSocketDir) {
+		_ = os.Remove(filepath.Join(r.parts.Config.ShimSocketDir, id))
 	}
-	removeEmpty(r.c.ShimSocketDir)
-	for _, path := range []string{r.c.Address, r.c.AdminSocket(), filepath.Join(r.c.State, "events.sock")} {
+	removeEmpty(r.parts.Config.ShimSocketDir)
+	for _, path := range []string{r.parts.Config.Address, r.parts.Config.AdminSocket(), filepath.Join(r.parts.Config.State, "events.sock")} {
 		st, err := os.Lstat(path)
 		if err == nil && st.Mode()&os.ModeSocket != 0 {
 			if os.Remove(path) == nil {
-				r.say("removed %s", path)
+				r.Say("removed %s", path)
 			}
 		}
 		if st, err := os.Lstat(path + ".lock"); err == nil && st.Mode().IsRegular() && st.Size() == 0 {
@@ -151,10 +151,10 @@ func (r *resetter) removeSockets() {
 }
 
 // removeParent removes the cgroup above the pods' if nothing is in it.
-func (r *resetter) removeParent(ctx context.Context) {
-	parent := r.c.CgroupParent
-	if r.n.driver == cgroup.Systemd {
-		dir, err := cgroup.ParentDir(cgroup.Slice(parent), r.n.driver)
+func (r *Reset) removeParent(ctx context.Context) {
+	parent := r.parts.Config.CgroupParent
+	if r.parts.Driver == cgroup.Systemd {
+		dir, err := cgroup.ParentDir(cgroup.Slice(parent), r.parts.Driver)
 		if err != nil {
 			return // no slice was ever made under such a name
 		}
@@ -171,7 +171,7 @@ func (r *resetter) removeParent(ctx context.Context) {
 		r.leave("%w", err)
 		return
 	}
-	r.say("removed cgroup %s", parent)
+	r.Say("removed cgroup %s", parent)
 }
 
 func removeEmpty(dir string) { _ = os.Remove(dir) }

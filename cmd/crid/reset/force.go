@@ -1,4 +1,4 @@
-package main
+package reset
 
 import (
 	"context"
@@ -35,7 +35,7 @@ type victim struct {
 // force does what the orderly way left undone: shims first, so that nothing new
 // is started, then every process, then all that they stood on. What lives on
 // keeps what it stands on, and is reported.
-func (r *resetter) force(ctx context.Context) {
+func (r *Reset) force(ctx context.Context) {
 	pods := r.pods()
 	var wg sync.WaitGroup
 	for id, p := range pods {
@@ -57,24 +57,24 @@ func (r *resetter) force(ctx context.Context) {
 
 // pods answers every pod that is left: those on record, and those of which only
 // a folder tells (nil).
-func (r *resetter) pods() map[string]*store.Pod {
+func (r *Reset) pods() map[string]*store.Pod {
 	out := map[string]*store.Pod{}
-	for _, id := range idsIn(filepath.Join(r.c.State, "pods")) {
+	for _, id := range idsIn(filepath.Join(r.parts.Config.State, "pods")) {
 		out[id] = nil
 	}
-	for _, p := range r.n.ledger.Pods() {
+	for _, p := range r.parts.Ledger.Pods() {
 		out[p.ID] = p
 	}
 	return out
 }
 
-func (r *resetter) killShim(ctx context.Context, id string, p *store.Pod) {
+func (r *Reset) killShim(ctx context.Context, id string, p *store.Pod) {
 	refs := []shimclient.Ref{{ID: id}} // looked for among the processes
-	if p != nil && p.Boot == r.boot && p.Shim.Process.Known() {
+	if p != nil && p.Boot == r.parts.Boot && p.Shim.Process.Known() {
 		refs = append(refs, shimclient.Ref{ID: id, Address: p.Shim.Address, Process: asProcess(p.Shim.Process)})
 	}
 	for _, ref := range refs {
-		if err := r.n.host.Kill(ctx, ref); err != nil {
+		if err := r.parts.Host.Kill(ctx, ref); err != nil {
 			r.leave("shim of pod %s: %w", id, err)
 			r.keep(id)
 		}
@@ -83,36 +83,36 @@ func (r *resetter) killShim(ctx context.Context, id string, p *store.Pod) {
 
 // victims lists whatever may hold a process of ours: by the records, by the
 // bundles, and by the cgroups below our own.
-func (r *resetter) victims(pods map[string]*store.Pod) []victim {
+func (r *Reset) victims(pods map[string]*store.Pod) []victim {
 	var out []victim
 	for id, p := range pods {
 		if p != nil && p.OwnCgroup && names(p.Cgroup, id) {
 			out = append(out, victim{cgroup: p.Cgroup, owners: []string{id}})
 		}
-		if p != nil && p.Boot == r.boot && p.PauseInit.Known() {
+		if p != nil && p.Boot == r.parts.Boot && p.PauseInit.Known() {
 			out = append(out, victim{init: asProcess(p.PauseInit), owners: []string{id}})
 		}
 	}
-	for _, v := range r.n.ledger.Containers() {
+	for _, v := range r.parts.Ledger.Containers() {
 		one := victim{owners: []string{v.ID, v.PodID}}
 		if names(v.Cgroup, v.ID) {
 			one.cgroup = v.Cgroup
 		}
-		if v.Boot == r.boot && v.Init.Known() {
+		if v.Boot == r.parts.Boot && v.Init.Known() {
 			one.init = asProcess(v.Init)
 		}
 		out = append(out, one)
 	}
 	for _, dir := range []string{"containers", "fenced", "pods"} {
-		for _, id := range idsIn(filepath.Join(r.c.State, dir)) {
-			if cg := reconcile.BundleCgroup(filepath.Join(r.c.State, dir, id), id); cg != "" {
+		for _, id := range idsIn(filepath.Join(r.parts.Config.State, dir)) {
+			if cg := reconcile.BundleCgroup(filepath.Join(r.parts.Config.State, dir, id), id); cg != "" {
 				out = append(out, victim{cgroup: cg, owners: []string{id}})
 			}
 		}
 	}
-	for _, id := range cgroup.Children(r.c.CgroupParent) {
+	for _, id := range cgroup.Children(r.parts.Config.CgroupParent) {
 		if isID(id) {
-			out = append(out, victim{cgroup: filepath.Join(r.c.CgroupParent, id), owners: []string{id}})
+			out = append(out, victim{cgroup: filepath.Join(r.parts.Config.CgroupParent, id), owners: []string{id}})
 		}
 	}
 	return out
@@ -125,7 +125,7 @@ func names(cg, id string) bool {
 }
 
 // kill ends every process of a victim and removes its cgroup.
-func (r *resetter) kill(ctx context.Context, v victim) {
+func (r *Reset) kill(ctx context.Context, v victim) {
 	ctx, cancel := context.WithTimeout(ctx, forcedKill)
 	defer cancel()
 	if v.init != (pidfd.Process{}) {
@@ -150,7 +150,7 @@ func (r *resetter) kill(ctx context.Context, v victim) {
 		r.leave("%w", err)
 		return
 	}
-	r.say("emptied and removed cgroup %s", v.cgroup)
+	r.Say("emptied and removed cgroup %s", v.cgroup)
 }
 
 // killOne kills one process and waits for its end.
@@ -211,18 +211,18 @@ func whereabouts(pid int) string {
 }
 
 // freePod gives back what a pod holds, once nothing of it lives.
-func (r *resetter) freePod(ctx context.Context, id string, p *store.Pod) {
+func (r *Reset) freePod(ctx context.Context, id string, p *store.Pod) {
 	if p != nil && p.State.Holds&lifecycle.HoldsNet != 0 {
-		err := r.n.networks.Del(ctx, cni.Attachment{ID: id, NetNS: p.NetNS, Name: p.Name.Name, Namespace: p.Name.Namespace, UID: p.Name.UID,
+		err := r.parts.Networks.Del(ctx, cni.Attachment{ID: id, NetNS: p.NetNS, Name: p.Name.Name, Namespace: p.Name.Namespace, UID: p.Name.UID,
 			CgroupPath: p.Cgroup}, p.Net)
 		if err != nil {
 			// The copy in the CNI cache stays, and the next reset tries again.
 			r.leave("network of pod %s: %w", id, err)
 		} else {
-			r.say("released the network of pod %s", id)
+			r.Say("released the network of pod %s", id)
 		}
 	}
-	dir := filepath.Join(r.c.State, "pods", id)
+	dir := filepath.Join(r.parts.Config.State, "pods", id)
 	if err := netns.Unpin(filepath.Join(dir, "ns")); err != nil {
 		r.leave("namespaces of pod %s: %w", id, err)
 		r.keep(id)
@@ -230,19 +230,19 @@ func (r *resetter) freePod(ctx context.Context, id string, p *store.Pod) {
 }
 
 // unmountBelow unmounts what is mounted at or below a folder of one id.
-func (r *resetter) unmountBelow(dir string) error {
+func (r *Reset) unmountBelow(dir string) error {
 	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil || len(infos) == 0 {
 		return err
 	}
-	if err := (container.RealKernel{Watcher: r.n.watcher}).Unmount(dir); err != nil {
+	if err := (container.RealKernel{Watcher: r.parts.Watcher}).Unmount(dir); err != nil {
 		return err
 	}
-	r.say("unmounted %d below %s", len(infos), dir)
+	r.Say("unmounted %d below %s", len(infos), dir)
 	return nil
 }
 
-func (r *resetter) keep(ids ...string) {
+func (r *Reset) keep(ids ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range ids {
@@ -250,7 +250,7 @@ func (r *resetter) keep(ids ...string) {
 	}
 }
 
-func (r *resetter) isStuck(id string) bool {
+func (r *Reset) isStuck(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stuck[id]

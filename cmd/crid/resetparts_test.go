@@ -104,38 +104,3 @@ func TestResetWithoutRecordsAndImages(t *testing.T) {
 		t.Errorf("left: %s\n%s", got, out)
 	}
 }
-
-// Something of one pod does not die: what it stands on stays, and so do the
-// images, whose layers it runs from. Everything else goes.
-func TestResetKeepsWhatALivingProcessStandsOn(t *testing.T) {
-	c := wreck(t)
-	alive, gone := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
-	for _, dir := range []string{"pods", "containers", "fenced", "runc/crid"} {
-		if err := os.MkdirAll(filepath.Join(c.State, dir, gone), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var out bytes.Buffer
-	r := &resetter{c: c, log: slog.New(slog.DiscardHandler), out: &out, stuck: map[string]bool{}}
-	if err := r.open(); err != nil {
-		t.Fatal(err)
-	}
-	r.keep(alive)
-	r.force(t.Context())
-	r.clear(t.Context(), true)
-	r.n.ledger.Close()
-	for _, dir := range []string{"s/pods", "s/containers", "s/fenced", "s/runc/crid", "r/containers", "r/volumes"} {
-		dir = filepath.Join(filepath.Dir(c.Root), dir)
-		if _, err := os.Lstat(filepath.Join(dir, alive)); err != nil {
-			t.Errorf("taken from under a live process: %v", err)
-		}
-		if _, err := os.Lstat(filepath.Join(dir, gone)); err == nil {
-			t.Errorf("%s/%s is left", dir, gone)
-		}
-	}
-	for _, dir := range []string{"images", "ledger"} {
-		if _, err := os.Lstat(filepath.Join(c.Root, dir)); err != nil {
-			t.Error(err)
-		}
-	}
-}
