@@ -2,15 +2,26 @@ package cgroup
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 )
 
-// HugepageSizes are the sizes of huge pages this machine has, as the hugetlb
-// controller writes them ("64KB", "2MB", "1GB"); found once.
+// HugepageSizes are the sizes of huge pages that can be limited here, as the
+// hugetlb controller writes them ("64KB", "2MB", "1GB"); found once.
 var HugepageSizes = sync.OnceValue(func() []string {
-	entries, err := os.ReadDir("/sys/kernel/mm/hugepages")
+	return hugepageSizes("/sys/kernel/mm/hugepages", Controllers())
+})
+
+// hugepageSizes is empty without the controller: the kernel may know sizes and
+// keep no account of them. The kubelet sends a limit for each size that the
+// machine has, asked for or not.
+func hugepageSizes(dir string, controllers []string) []string {
+	if !slices.Contains(controllers, "hugetlb") {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil
 	}
@@ -21,7 +32,7 @@ var HugepageSizes = sync.OnceValue(func() []string {
 		}
 	}
 	return out
-})
+}
 
 // hugepageName turns "hugepages-2048kB" into "2MB".
 func hugepageName(dir string) string {
