@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"regexp"
 	"runtime"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -64,8 +65,21 @@ func New(d Deps) *Node {
 // Version answers what is spoken here; whoever asked for another decides.
 func (n *Node) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
 	return &cri.VersionResponse{
-		Version: kubeletAPI, RuntimeName: Name, RuntimeVersion: n.d.Version, RuntimeApiVersion: criAPI,
+		Version: kubeletAPI, RuntimeName: Name, RuntimeVersion: numbered(n.d.Version), RuntimeApiVersion: criAPI,
 	}, nil
+}
+
+// release is how a version begins that a kubelet can read.
+var release = regexp.MustCompile(`^v?\d+\.\d+`)
+
+// numbered makes a version one that begins with numbers, as a kubelet wants it
+// (k8s.io/apimachinery/pkg/util/version): of a build that has no release it
+// would show "crid://Unknown".
+func numbered(version string) string {
+	if release.MatchString(version) {
+		return version
+	}
+	return "0.0.0-" + version
 }
 
 // Status answers the two conditions that a kubelet requires, the handlers and
