@@ -44,7 +44,9 @@ func TestLimitsReachTheKernel(t *testing.T) {
 	d := harness.Start(t, harness.Options{})
 	p := run(t, d, "limits", nil)
 	config := harness.Container("c")
-	config.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, MemoryLimitInBytes: 64 << 20}
+	config.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, MemoryLimitInBytes: 64 << 20,
+		// a kubelet names every size that the machine has, also where no controller counts them
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}, {PageSize: "1GB"}}}
 	id := p.start(config)
 	check := func(when, quota, memory string) {
 		t.Helper()
