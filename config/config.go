@@ -198,21 +198,3 @@ func (c *Config) DriverFor(handler string, detect func() string) string {
 	}
 	return detect()
 }
-
-// AnnotationAllowed tells whether an annotation key is on an allow-list: an
-// entry is a key, or a prefix followed by "*".
-func AnnotationAllowed(list []string, key string) bool {
-	for _, entry := range list {
-		if prefix, ok := cutStar(entry); ok && len(key) >= len(prefix) && key[:len(prefix)] == prefix || entry == key {
-			return true
-		}
-	}
-	return false
-}
-
-func cutStar(s string) (string, bool) {
-	if n := len(s); n > 0 && s[n-1] == '*' {
-		return s[:n-1], true
-	}
-	return s, false
-}

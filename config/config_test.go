@@ -274,18 +274,6 @@ func TestDriverFor(t *testing.T) {
 	}
 }
 
-func TestAnnotationAllowed(t *testing.T) {
-	list := []string{"io.katacontainers.*", "exact"}
-	for key, want := range map[string]bool{"io.katacontainers.x": true, "io.katacontainers": false, "exact": true, "exactly": false, "": false} {
-		if got := AnnotationAllowed(list, key); got != want {
-			t.Errorf("%q: %v", key, got)
-		}
-	}
-	if AnnotationAllowed(nil, "a") {
-		t.Error("an empty list allows")
-	}
-}
-
 func TestDurationsAndSizesAreWrittenExactly(t *testing.T) {
 	for d, want := range map[Duration]string{Duration(time.Minute): "1m", Duration(90 * time.Second): "1m30s", Duration(4 * time.Hour): "4h", 0: "0s"} {
 		if d.String() != want {

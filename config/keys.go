@@ -102,9 +102,6 @@ func Keys() []Key {
 	return out
 }
 
-// Doc is Keys: what the README's table is made of.
-func Doc() []Key { return Keys() }
-
 // Table is the README's table of keys, in Markdown.
 func Table() string {
 	var b strings.Builder

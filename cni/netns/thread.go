@@ -48,11 +48,6 @@ func Do(path string, fn func() error) error {
 	})
 }
 
-// LoopbackUp brings `lo` up in the network namespace at path. Idempotent.
-func LoopbackUp(path string) error {
-	return Do(path, loopbackUp)
-}
-
 // enter moves the calling, locked thread into the pins that are given.
 func enter(p Pinned) error {
 	for _, pin := range []struct {

@@ -110,63 +110,10 @@ func (r *Root) ReadFile(name string, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// Stat follows links inside the root.
-func (r *Root) Stat(name string) (os.FileInfo, error) {
-	f, err := r.Path(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Stat()
-}
-
 // Path returns an O_PATH descriptor of whatever name is, links followed inside
 // the root. Through /proc/self/fd it can be bind-mounted from or onto without
 // looking the name up a second time, when a link could have been swapped in.
 func (r *Root) Path(name string) (*os.File, error) { return r.openat(name, unix.O_PATH, 0, 0) }
-
-// MkdirAll makes name and its missing parents with mode, inside the root,
-// following links there, and returns an O_PATH descriptor of it. What exists
-// is left as it is; something else than a directory is an error.
-func (r *Root) MkdirAll(name string, mode os.FileMode) (*os.File, error) {
-	dir, err := r.openat("/", unix.O_PATH|unix.O_DIRECTORY, 0, 0)
-	if err != nil {
-		return nil, err
-	}
-	walked := ""
-	for element := range strings.SplitSeq(name, "/") {
-		if element == "" || element == "." {
-			continue
-		}
-		walked += "/" + element
-		next, err := r.step(dir, element, walked, mode)
-		dir.Close()
-		if err != nil {
-			return nil, err
-		}
-		dir = next
-	}
-	return dir, nil
-}
-
-// step opens walked, whose last element is to be in dir, and makes it if there
-// is nothing. The whole name is looked up from the root each time, so that
-// links on the way mean what they mean inside; only the making happens in the
-// directory already reached.
-func (r *Root) step(dir *os.File, element, walked string, mode os.FileMode) (*os.File, error) {
-	next, err := r.openat(walked, unix.O_PATH|unix.O_DIRECTORY, 0, 0)
-	if err == nil || !errors.Is(err, unix.ENOENT) {
-		return next, err
-	}
-	if element == ".." {
-		return nil, err
-	}
-	if err := unix.Mkdirat(int(dir.Fd()), element, uint32(mode.Perm())); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, wrap("make directory in root", walked, err)
-	}
-	// A dangling link is EEXIST above and ENOENT again here: refused.
-	return r.openat(walked, unix.O_PATH|unix.O_DIRECTORY, 0, 0)
-}
 
 // Open opens the regular file at path inside root; see [Root.Open].
 func Open(root, path string) (*os.File, error) {
@@ -179,19 +126,9 @@ func ReadFile(root, path string, limit int64) ([]byte, error) {
 	return with(root, func(r *Root) ([]byte, error) { return r.ReadFile(path, limit) })
 }
 
-// Stat follows links inside root; see [Root.Stat].
-func Stat(root, path string) (os.FileInfo, error) {
-	return with(root, func(r *Root) (os.FileInfo, error) { return r.Stat(path) })
-}
-
 // Path returns an O_PATH descriptor; see [Root.Path].
 func Path(root, path string) (*os.File, error) {
 	return with(root, func(r *Root) (*os.File, error) { return r.Path(path) })
-}
-
-// MkdirAll makes a directory inside root; see [Root.MkdirAll].
-func MkdirAll(root, path string, mode os.FileMode) (*os.File, error) {
-	return with(root, func(r *Root) (*os.File, error) { return r.MkdirAll(path, mode) })
 }
 
 func with[T any](root string, do func(*Root) (T, error)) (T, error) {

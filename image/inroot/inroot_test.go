@@ -124,44 +124,6 @@ func TestReadFileAtItsBound(t *testing.T) {
 	}
 }
 
-func TestMkdirAllStaysInside(t *testing.T) {
-	root, sentinel := world(t)
-	link(t, sentinel, filepath.Join(root, "out"))
-	link(t, "/etc", filepath.Join(root, "in"))
-	write(t, filepath.Join(root, "file"), "")
-	for _, c := range []struct {
-		name, made string
-		ok         bool
-	}{
-		{"a/b/c", "a/b/c", true},
-		{"/a/b/c", "a/b/c", true}, // again: nothing to do
-		{"in/sub", "etc/sub", true},
-		{"../../../x", "x", true},
-		{"/", ".", true},
-		{"file/x", "", false},
-		{"out/x", "", false}, // its target does not exist inside
-	} {
-		d, err := MkdirAll(root, c.name, 0o750)
-		if (err == nil) != c.ok {
-			t.Errorf("%s: got %v", c.name, err)
-			continue
-		}
-		if err != nil {
-			continue
-		}
-		st, err := d.Stat()
-		d.Close()
-		want, err2 := os.Stat(filepath.Join(root, c.made))
-		if err != nil || err2 != nil || !os.SameFile(st, want) {
-			t.Errorf("%s: made something else: %v %v", c.name, err, err2)
-		}
-	}
-	left, err := os.ReadDir(sentinel)
-	if err != nil || len(left) != 1 {
-		t.Errorf("the node's directory changed: %v %v", left, err)
-	}
-}
-
 func TestPathSurvivesASwap(t *testing.T) {
 	root, sentinel := world(t)
 	write(t, filepath.Join(root, "etc/hosts"), "the image's")

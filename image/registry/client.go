@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -292,9 +291,4 @@ func classify(err error) error {
 		c.kind = errdefs.ErrFailedPrecondition
 	}
 	return c
-}
-
-// IsDocument tells whether a media type is a manifest's or an index's.
-func IsDocument(mediaType string) bool {
-	return images.IsManifestType(mediaType) || images.IsIndexType(mediaType)
 }
