@@ -130,6 +130,9 @@ func (c *client) again(what string, times int, do func(context.Context, *run) er
 			return nil
 		}
 		c.m.note("%s: %s: %v", c.name, what, err)
+		if errors.Is(err, errGone) && c.m.chance(0.5) {
+			continue // as soon as crid answers again, which may still settle
+		}
 		c.pause()
 	}
 	return err

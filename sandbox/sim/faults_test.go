@@ -90,7 +90,7 @@ func (f *faults) call(c fake.Call) fake.Fault {
 		if c.Shim == "" || c.Method == "Launch" || c.Method == "Adopt" || c.Method == "KillShim" || c.Method == "KillStuckCommands" {
 			return fake.Fault{Hang: true, Delay: d, After: true, Err: shimclient.ErrUnreachable}
 		}
-		return fake.Fault{Late: d}
+		return fake.Fault{Late: d, Outlives: f.m.chance(0.5)}
 	}
 	return fake.Fault{}
 }

@@ -49,7 +49,7 @@ func (s *Shim) call(ctx context.Context, method, id, execID string, do func() er
 	}
 	fault := s.srv.w.faultFor(Call{Shim: s.srv.ref.ID, Method: method, ID: id, ExecID: execID})
 	if fault.Late > 0 {
-		go s.late(fault.Late, method, id, do)
+		go s.late(fault, method, id, do)
 		return fmt.Errorf("%s by shim %s: %w", method, s.srv.ref.ID, pauseFor(ctx, Fault{Hang: true}, s.Gone()))
 	}
 	err := pauseFor(ctx, fault, s.Gone())
@@ -68,21 +68,25 @@ func (s *Shim) call(ctx context.Context, method, id, execID string, do func() er
 	return nil
 }
 
-// late makes a call that nobody waits for any more.
-func (s *Shim) late(after time.Duration, method, id string, do func() error) {
-	if pauseFor(context.Background(), Fault{Delay: after}, s.Gone()) != nil {
+// late makes a call that nobody waits for any more. With its connection a call is
+// cancelled, if the shim hears of that in time.
+func (s *Shim) late(fault Fault, method, id string, do func() error) {
+	if pauseFor(context.Background(), Fault{Delay: fault.Late}, s.Gone()) != nil {
 		return
 	}
-	select {
-	case <-s.close:
-		return // with its connection a call is cancelled
-	default:
+	ctx := context.Background()
+	if !fault.Outlives {
+		select {
+		case <-s.close:
+			return
+		default:
+		}
+		// A shim that hangs then finds the connection closed when it comes to the call.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
 	}
-	unwaited := newShim(s.srv)
-	// A shim that hangs then finds the connection closed when it comes to the call.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	_ = unwaited.enter(ctx, method, id, do)
+	_ = newShim(s.srv).enter(ctx, method, id, do)
 }
 
 // enter waits until the shim listens and nothing hangs in its way.

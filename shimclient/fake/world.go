@@ -45,6 +45,9 @@ type Fault struct {
 	// Late never answers in time either, and takes effect so much later, whether
 	// anybody still waits or not: the request lies in a socket of a slow shim.
 	Late time.Duration
+	// Outlives is a late call that not even the end of its connection cancels: the
+	// OCI runtime has it already, and goes on while its shim hangs and after it.
+	Outlives bool
 	// Err is what the call returns, instead of its effect or After it.
 	Err   error
 	After bool
