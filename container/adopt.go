@@ -88,6 +88,7 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 			c.saw(id, g, time.Now())
 		default:
 			c.watch(id)
+			c.askWhetherKnown(ctx, v)
 		}
 	case lifecycle.Exited:
 		// What it wrote while nobody listened may still be in the pipes.
@@ -95,6 +96,22 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 	case lifecycle.Making, lifecycle.Created, lifecycle.Removing, lifecycle.Gone:
 	}
 	c.Tend(id)
+}
+
+// askWhetherKnown has a container that lives shown as one without a shim that
+// knows it, if that is so: it can be stopped, and not be entered. Nothing else
+// follows from it.
+func (c *Containers) askWhetherKnown(ctx context.Context, v *store.Container) {
+	shim, err := c.Shims.Of(v.PodID)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askDeadline)
+	defer cancel()
+	if _, err := shim.State(ctx, v.ID); isNotFound(err) {
+		c.Log.Warn("the shim does not know a container that lives", "pod", v.PodID, "container", v.ID)
+		_, _ = c.step(v.ID, lifecycle.SeenNoTask{})
+	}
 }
 
 // settleStart finds out how far a start came that a crash cut short: the

@@ -29,6 +29,9 @@ func (c *Containers) Exec(ctx context.Context, id string, r stdio.ExecRequest) (
 	proc := plan.ExecProcess(spec, r.Cmd, r.TTY)
 	code, err := stdio.Exec(ctx, shim, v.ID, proc, filepath.Join(c.Bundle(v.ID), "execs"), r)
 	if err != nil {
+		if isNotFound(err) {
+			c.askWhetherKnown(context.WithoutCancel(ctx), v)
+		}
 		return 0, fmt.Errorf("exec in container %s: %w", v.ID, err)
 	}
 	return code, nil
@@ -81,6 +84,9 @@ func (c *Containers) UpdateResources(ctx context.Context, id string, u Update) e
 			return fmt.Errorf("update container %s: %w", v.ID, err)
 		}
 		if err := shim.Update(ctx, v.ID, u.Resources, u.Annotations); err != nil {
+			if isNotFound(err) {
+				c.askWhetherKnown(context.WithoutCancel(ctx), v)
+			}
 			return fmt.Errorf("update container %s: %w", v.ID, err)
 		}
 		if err := failpoint.At("u1"); err != nil {

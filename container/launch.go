@@ -26,6 +26,11 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 		// An attempt of this run that could not be cleared away yet.
 		return c.abandon(v.ID, errors.New("the start was interrupted"))
 	}
+	if err := c.shimReady(ctx, v.PodID); err != nil && ctx.Err() == nil {
+		// Nothing was begun, so the container need not pay for it.
+		_, err := c.step(v.ID, lifecycle.SeenNeverRan{})
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, launchDeadline)
 	defer cancel()
 	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}, forgetInit); err != nil {
@@ -47,6 +52,24 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 	c.watch(v.ID)
 	failpoint.Pass("s8")
 	return nil
+}
+
+// shimReady waits for a shim of an earlier run that was not taken up yet. Whether
+// it is any good is the start's own business.
+func (c *Containers) shimReady(ctx context.Context, podID string) error {
+	ctx, cancel := context.WithTimeout(ctx, rpcDeadline)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		_, err := c.Shims.Of(podID)
+		if !errors.Is(err, errdefs.ErrUnavailable) {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // run makes the task and starts it, and answers when it was started, in Unix

@@ -204,6 +204,10 @@ func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
 	s := p.shims[podID].Tasks
 	p.mu.Unlock()
 	if s == nil {
+		// After a restart it takes a moment, or long if it hangs, until it is taken up.
+		if v, err := p.Ledger.Pod(podID); err == nil && v.State.Holds&lifecycle.HoldsShim != 0 && v.Shim.Process.Known() && p.living(v.Shim.Process) {
+			return nil, fmt.Errorf("shim of pod sandbox %s: crid has not reached it yet, try again: %w", podID, errdefs.ErrUnavailable)
+		}
 		return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
 	}
 	select {

@@ -105,6 +105,7 @@ func (s *supervisor) ask(timeout time.Duration, do func(context.Context, *run) e
 type client struct {
 	s         *supervisor
 	m         *machine
+	*dice     // its own
 	name      string
 	impatient bool
 	pod       string
@@ -113,13 +114,13 @@ type client struct {
 
 // patience is how long a client waits for an answer.
 func (c *client) patience() time.Duration {
-	if c.impatient && !c.m.isCalm() && c.m.chance(0.3) {
-		return c.m.between(time.Millisecond, 3*time.Second)
+	if c.impatient && !c.m.isCalm() && c.chance(0.3) {
+		return c.between(time.Millisecond, 3*time.Second)
 	}
-	return c.m.between(100*time.Second, 120*time.Second)
+	return c.between(100*time.Second, 120*time.Second)
 }
 
-func (c *client) pause() { time.Sleep(c.m.between(time.Millisecond, 3*time.Second)) }
+func (c *client) pause() { time.Sleep(c.between(time.Millisecond, 3*time.Second)) }
 
 // again asks until it is answered well, or times times.
 func (c *client) again(what string, times int, do func(context.Context, *run) error) error {
@@ -130,7 +131,7 @@ func (c *client) again(what string, times int, do func(context.Context, *run) er
 			return nil
 		}
 		c.m.note("%s: %s: %v", c.name, what, err)
-		if errors.Is(err, errGone) && c.m.chance(0.5) {
+		if errors.Is(err, errGone) && c.chance(0.5) {
 			continue // as soon as crid answers again, which may still settle
 		}
 		c.pause()
@@ -139,20 +140,22 @@ func (c *client) again(what string, times int, do func(context.Context, *run) er
 }
 
 func (c *client) live() {
-	rounds := 1 + c.m.n(2)
+	rounds := most(1+c.n(2), c.m.script.rounds)
 	for attempt := range rounds {
 		c.pause()
 		if !c.run(uint32(attempt)) {
 			continue
 		}
 		var wg sync.WaitGroup
-		ids := make([]string, 1+c.m.n(3))
+		ids := make([]string, most(1+c.n(3), c.m.script.members))
 		for i := range ids {
-			wg.Go(func() { ids[i] = c.container(fmt.Sprintf("c%d", i)) })
+			member := *c
+			member.dice = c.m.of(fmt.Sprint(c.name, attempt, "c", i))
+			wg.Go(func() { ids[i] = member.container(fmt.Sprintf("c%d", i)) })
 		}
 		wg.Wait()
 		c.members = ids
-		if attempt == rounds-1 && c.m.chance(0.5) {
+		if attempt == rounds-1 && c.chance(0.5) {
 			return // left as it is
 		}
 		c.end()
@@ -183,7 +186,7 @@ func pauseSpec(f plan.Facts) (*oci.Spec, error) {
 // container runs a container through some of its life.
 func (c *client) container(name string) string {
 	var id string
-	for attempt := range uint32(1 + c.m.n(2)) {
+	for attempt := range uint32(1 + c.n(2)) {
 		c.pause()
 		req := container.CreateRequest{PodID: c.pod, Name: store.ContainerName{Name: name, Attempt: attempt}, Config: sealed(name), Plan: c.plan(name)}
 		id = ""
@@ -198,23 +201,25 @@ func (c *client) container(name string) string {
 		c.m.members[me] = c.pod
 		c.m.mu.Unlock()
 		c.s.eye.promise(me, func(p *promise) { p.what, p.exists = "container", true })
-		if c.m.chance(0.5) {
+		if c.chance(0.5) {
 			c.m.SetProgram(me, "stubborn")
 		}
-		if c.m.chance(0.9) && c.again("start "+name, 2, func(ctx context.Context, r *run) error { return r.containers.Start(ctx, me) }) == nil {
+		if c.chance(0.9) && c.again("start "+name, 2, func(ctx context.Context, r *run) error { return r.containers.Start(ctx, me) }) == nil {
 			c.s.eye.promise(me, func(p *promise) { p.started = true })
 		}
-		if c.m.chance(0.3) {
+		if c.chance(0.3) {
 			continue // the kubelet starts a new one beside the old, which it leaves
 		}
-		time.Sleep(c.m.between(time.Millisecond, 10*time.Second))
-		if c.m.chance(0.7) {
-			grace := c.m.between(0, 5*time.Second)
+		time.Sleep(c.between(time.Millisecond, 10*time.Second))
+		if c.chance(0.7) {
+			grace := c.between(0, 5*time.Second)
+			c.m.wanted(me)
 			if c.again("stop "+name, 3, func(ctx context.Context, r *run) error { return r.containers.Stop(ctx, me, grace) }) == nil {
 				c.s.eye.promise(me, func(p *promise) { p.ended = true })
 			}
 		}
-		if c.m.chance(0.5) {
+		if c.chance(0.5) {
+			c.m.wanted(me)
 			c.s.eye.promise(me, func(p *promise) { p.removalUnderWay = true })
 			if c.again("remove "+name, 4, func(ctx context.Context, r *run) error { return r.containers.Remove(ctx, me) }) == nil {
 				c.s.eye.promise(me, func(p *promise) { p.absent = true })
@@ -233,7 +238,8 @@ func (c *client) plan(string) *containerplan.Container {
 // end stops and removes the pod.
 func (c *client) end() {
 	pod := c.pod
-	if c.m.chance(0.7) {
+	c.m.wanted(pod)
+	if c.chance(0.7) {
 		_ = c.again("stop pod", 4, func(ctx context.Context, r *run) error { return r.pods.Stop(ctx, pod) })
 	}
 	c.s.eye.removes(pod)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,8 +73,12 @@ func (e *eye) say(what, id, format string, args ...any) {
 	}
 }
 
-// bound is within what time the truth has to be shown.
-const bound = 2 * time.Second
+// bound is within what time the truth has to be shown. Of a shim that could not
+// be taken up at once it may last until it is looked at again.
+const (
+	bound     = 2 * time.Second
+	shimBound = 20 * time.Second
+)
 
 // look checks all invariants that hold at any time.
 func (e *eye) look(r *run) {
@@ -138,6 +143,10 @@ func (e *eye) container(r *run, v *store.Container, up time.Duration) {
 				e.say("I2", v.ID, "%s is shown as running %v after its end", short(v.ID), since)
 			}
 		}
+		died, dead := e.m.shimDied(v.PodID)
+		if dead && v.State.Stop != lifecycle.Killing && now-max(died.Sub(e.m.began), up) > bound+shimBound {
+			e.say("shim", v.ID, "the shim of %s died %v ago, and it is not being killed", short(v.ID), now-died.Sub(e.m.began))
+		}
 	case lifecycle.Making, lifecycle.Created, lifecycle.Starting, lifecycle.Gone:
 	}
 	if p := e.promised[v.ID]; p.started && r.reconciler.Settled() && !p.removalUnderWay && v.State.Phase < lifecycle.Running {
@@ -164,6 +173,9 @@ func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
 		return
 	}
 	e.shown[v.ID] = shown{x, v.FinishedAt(), r.no}
+	if sh := e.m.shimOf(v.PodID); x.Source == lifecycle.Runtime && strings.HasPrefix(x.Message, "shim of pod sandbox") && sh != nil && !sh.Process().Exited() {
+		e.say("start", v.ID, "the start of %s failed for want of a shim that lives: %s", short(v.ID), x.Message)
+	}
 	if !known || w.init == nil {
 		return
 	}
@@ -179,6 +191,16 @@ func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
 	}
 	if x.OOM && !w.oomed {
 		e.say("oom", v.ID, "%s is shown as out of memory", short(v.ID))
+	}
+}
+
+// kills is told that crid signals a container to its end. One of which the start
+// was answered has to have been asked to go.
+func (e *eye) kills(w *workload) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.promised[w.id].started && e.m.unasked(w) {
+		e.say("killed", w.id, "%s is killed, and nobody asked for it", short(w.id))
 	}
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -38,20 +39,22 @@ var allFaults = []string{exits, kids, sticks, shimDies, shimHangs, jams, forgets
 
 // faults makes the world misbehave.
 type faults struct {
-	m     *machine
-	s     *supervisor
-	kinds map[string]bool
-	rate  float64
+	m        *machine
+	s        *supervisor
+	kinds    map[string]bool
+	rate     float64
+	badCalls int
+	callDice *dice
+	*dice    // of the accident under way
 }
 
 func newFaults(m *machine, s *supervisor) *faults {
-	f := &faults{m: m, s: s, kinds: map[string]bool{}, rate: 0.02 + 0.2*float64(m.n(100))/100}
+	f := &faults{m: m, s: s, kinds: map[string]bool{}, dice: m.of("faults")}
+	f.rate = 0.02 + 0.2*float64(f.n(100))/100
 	for _, k := range allFaults {
-		if only := onlyFaults(); only != nil && !slices.Contains(only, k) {
-			continue
-		}
-		f.kinds[k] = m.chance(0.4)
+		f.kinds[k] = f.chance(0.4) && m.script.has(k)
 	}
+	f.callDice = m.of("calls")
 	m.mishaps = f.kinds
 	m.rate = f.rate
 	m.SetFault(f.call)
@@ -75,24 +78,37 @@ func (f *faults) call(c fake.Call) fake.Fault {
 	if f.m.isCalm() {
 		return fake.Fault{}
 	}
-	switch {
-	case f.kinds[rpcFails] && f.m.chance(f.rate/2):
-		after := f.m.chance(0.5)
-		f.m.note("     %s %s fails, effect %v", c.Method, short(c.ID), after)
-		return fake.Fault{Err: errInjected, After: after}
-	case f.kinds[rpcSlow] && f.m.chance(f.rate/2):
-		d := f.m.between(time.Millisecond, 15*time.Second)
-		f.m.note("     %s %s takes %v", c.Method, short(c.ID), d)
-		return fake.Fault{Delay: d, Hang: f.m.chance(0.2), After: true}
-	case f.kinds[rpcLate] && f.m.chance(f.rate/2) && c.Method != "Wait":
-		d := f.m.between(time.Millisecond, 20*time.Second)
-		f.m.note("     %s %s takes effect after %v", c.Method, short(c.ID), d)
-		if c.Shim == "" || c.Method == "Launch" || c.Method == "Adopt" || c.Method == "KillShim" || c.Method == "KillStuckCommands" {
-			return fake.Fault{Hang: true, Delay: d, After: true, Err: shimclient.ErrUnreachable}
-		}
-		return fake.Fault{Late: d, Outlives: f.m.chance(0.5)}
+	bad, note := f.choose(c)
+	if note == "" {
+		return fake.Fault{}
 	}
-	return fake.Fault{}
+	f.badCalls++ // one at a time, for there is one processor
+	if f.m.script.skips("c", f.badCalls) {
+		return fake.Fault{}
+	}
+	f.m.note("     %s %s %s (c%d)", c.Method, short(c.ID), note, f.badCalls)
+	return bad
+}
+
+// choose says what befalls a call; no note: nothing.
+func (f *faults) choose(c fake.Call) (bad fake.Fault, note string) {
+	d := f.callDice
+	switch {
+	case f.kinds[rpcFails] && d.chance(f.rate/2):
+		after := d.chance(0.5)
+		return fake.Fault{Err: errInjected, After: after}, fmt.Sprintf("fails, effect %v", after)
+	case f.kinds[rpcSlow] && d.chance(f.rate/2):
+		wait := d.between(time.Millisecond, 15*time.Second)
+		return fake.Fault{Delay: wait, Hang: d.chance(0.2), After: true}, fmt.Sprintf("takes %v", wait)
+	case f.kinds[rpcLate] && d.chance(f.rate/2) && c.Method != "Wait":
+		wait := d.between(time.Millisecond, 20*time.Second)
+		note = fmt.Sprintf("takes effect after %v", wait)
+		if c.Shim == "" || c.Method == "Launch" || c.Method == "Adopt" || c.Method == "KillShim" || c.Method == "KillStuckCommands" {
+			return fake.Fault{Hang: true, Delay: wait, After: true, Err: shimclient.ErrUnreachable}, note
+		}
+		return fake.Fault{Late: wait, Outlives: d.chance(0.5)}, note
+	}
+	return fake.Fault{}, ""
 }
 
 // play lets accidents happen until the machine is calm.
@@ -114,18 +130,25 @@ func (f *faults) play() {
 	if len(acts) == 0 {
 		return
 	}
-	for !f.m.isCalm() {
-		time.Sleep(f.m.between(time.Millisecond, time.Duration(1+f.m.n(4000))*time.Millisecond+2*time.Millisecond))
+	d := f.dice
+	for i := 1; ; i++ {
+		time.Sleep(d.between(time.Millisecond, time.Duration(1+d.n(4000))*time.Millisecond+2*time.Millisecond))
 		if f.m.isCalm() {
 			return
 		}
-		acts[f.m.n(len(acts))].do()
+		act := acts[d.n(len(acts))]
+		if f.m.script.skips("a", i) {
+			continue
+		}
+		f.dice = f.m.of(fmt.Sprint("accident", i))
+		f.m.note("     accident a%d", i)
+		act.do()
 	}
 }
 
 // soon does something after a while, and at the latest when calm comes.
 func (f *faults) soon(do func()) {
-	d := f.m.between(time.Millisecond, 20*time.Second)
+	d := f.between(time.Millisecond, 20*time.Second)
 	go func() {
 		for end := time.Now().Add(d); time.Now().Before(end) && !f.m.isCalm(); {
 			time.Sleep(f.m.between(10*time.Millisecond, 500*time.Millisecond))
@@ -148,7 +171,7 @@ func (f *faults) one() *workload {
 		return nil
 	}
 	slices.SortFunc(all, func(a, b *workload) int { return a.init.Process().Pid - b.init.Process().Pid })
-	return all[f.m.n(len(all))]
+	return all[f.n(len(all))]
 }
 
 func (f *faults) exit() {
@@ -156,7 +179,7 @@ func (f *faults) exit() {
 	if w == nil {
 		return
 	}
-	switch f.m.n(4) {
+	switch f.n(4) {
 	case 0:
 		f.m.note("     %s is killed for memory", short(w.id))
 		f.m.mu.Lock()
@@ -168,7 +191,7 @@ func (f *faults) exit() {
 		f.m.note("     %s is killed from outside", short(w.id))
 		_ = w.init.Signal(unix.SIGKILL)
 	default:
-		code := f.m.n(256)
+		code := f.n(256)
 		f.m.note("     %s exits with %d", short(w.id), code)
 		w.init.Exit(code)
 	}
@@ -204,7 +227,7 @@ func (f *faults) stick() {
 		return
 	}
 	f.m.mu.Lock()
-	p := w.all[f.m.n(len(w.all))]
+	p := w.all[f.n(len(w.all))]
 	f.m.mu.Unlock()
 	f.m.note("     pid %d of %s hangs in the kernel", p.Process().Pid, short(w.id))
 	p.Stick(true)
@@ -227,7 +250,7 @@ func (f *faults) shim() *fake.Shim {
 		return nil
 	}
 	slices.SortFunc(all, func(a, b *fake.Shim) int { return a.Process().Process().Pid - b.Process().Process().Pid })
-	return all[f.m.n(len(all))]
+	return all[f.n(len(all))]
 }
 
 func (f *faults) shimDie() {
@@ -265,7 +288,7 @@ func (f *faults) forget() {
 }
 
 func (f *faults) event() {
-	if f.m.chance(0.5) {
+	if f.chance(0.5) {
 		f.m.LoseEvents(true)
 		f.soon(func() { f.m.LoseEvents(false) })
 		return
@@ -289,7 +312,7 @@ func (f *faults) recycle() {
 	if len(pids) == 0 {
 		return
 	}
-	pid := pids[f.m.n(len(pids))]
+	pid := pids[f.n(len(pids))]
 	if p := f.m.Process(pid); p == nil || !f.m.Reaped(pid) {
 		return
 	}
@@ -315,7 +338,7 @@ func (m *machine) setFull(full bool) {
 	m.full = full
 }
 
-func (f *faults) crash() { f.s.crash(f.m.between(time.Millisecond, 10*time.Second)) }
+func (f *faults) crash() { f.s.crash(f.between(time.Millisecond, 10*time.Second)) }
 
 func (f *faults) move() {
 	w := f.one()
@@ -344,11 +367,11 @@ func (f *faults) loseNetns() {
 	if len(all) == 0 {
 		return
 	}
-	p := all[f.m.n(len(all))]
+	p := all[f.n(len(all))]
 	f.m.note("     %s is unmounted from outside", p)
 	f.m.mu.Lock()
 	delete(f.m.pins, p)
 	f.m.mu.Unlock()
-	time.Sleep(f.m.between(500*time.Millisecond, 600*time.Millisecond))
+	time.Sleep(f.between(500*time.Millisecond, 600*time.Millisecond))
 	f.s.tell(func(r *run) { r.reconciler.LookAtNamespaces() })
 }

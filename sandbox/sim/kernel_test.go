@@ -79,6 +79,8 @@ func (p proc) Signal(sig unix.Signal) error {
 	p.m.mu.Unlock()
 	if w == nil {
 		p.m.violated("I5", "signal %d to pid %d, which is a stranger", sig, p.p.Process().Pid)
+	} else {
+		p.eye.kills(w)
 	}
 	return p.p.Signal(sig)
 }
@@ -135,6 +137,12 @@ func (c cg) Procs() ([]int, error) {
 func (c cg) Kill() error {
 	c.takes(time.Microsecond, time.Millisecond)
 	for _, p := range c.m.inside(c.path) {
+		c.m.mu.Lock()
+		w := c.m.inits[p.Process().Pid]
+		c.m.mu.Unlock()
+		if w != nil {
+			c.eye.kills(w)
+		}
 		_ = p.Signal(unix.SIGKILL)
 	}
 	return nil

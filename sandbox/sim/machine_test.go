@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 // machine is a node without crid: what outlives a crash of it.
 type machine struct {
 	*fake.World
+	script     script
 	seed       uint64
 	dir        string
 	state      string
@@ -24,8 +24,7 @@ type machine struct {
 	handlerDir string // where the OCI runtime keeps its state
 	began      time.Time
 
-	dice sync.Mutex
-	rng  *rand.Rand
+	*dice // of all that has none of its own
 
 	mu      sync.Mutex
 	calm    bool // no new faults
@@ -39,6 +38,8 @@ type machine struct {
 	byID    map[string]*workload
 	shims   map[string]*fake.Shim // by pod
 	members map[string]string     // pods by container
+	shimEnd map[string]time.Time  // by pod
+	asked   map[string]bool       // containers and pods that somebody asked to end
 	full    bool                  // the disk
 	pause   bool                  // pods have a sandbox process
 	mishaps map[string]bool
@@ -65,11 +66,12 @@ type workload struct {
 	oomed   bool
 }
 
-func newMachine(seed uint64, dir string) *machine {
-	m := &machine{World: fake.NewWorld(), seed: seed, dir: dir, state: filepath.Join(dir, "state"), root: filepath.Join(dir, "root"),
-		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), rng: rand.New(rand.NewPCG(seed, 7)), //nolint:gosec // reproducible on purpose
+func newMachine(seed uint64, sc script, dir string) *machine {
+	m := &machine{World: fake.NewWorld(), script: sc, seed: seed, dir: dir, state: filepath.Join(dir, "state"), root: filepath.Join(dir, "root"),
+		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), dice: newDice(seed, ""),
 		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]int{}, adds: map[string]int{},
-		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{}}
+		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{},
+		shimEnd: map[string]time.Time{}, asked: map[string]bool{}}
 	return m
 }
 
@@ -88,26 +90,6 @@ func (m *machine) violated(what, format string, args ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed = append(m.failed, line)
-}
-
-// chance, upTo and pick are the dice.
-func (m *machine) chance(p float64) bool {
-	m.dice.Lock()
-	defer m.dice.Unlock()
-	return m.rng.Float64() < p
-}
-
-// between answers a duration that no other draw is likely to have had.
-func (m *machine) between(low, high time.Duration) time.Duration {
-	m.dice.Lock()
-	defer m.dice.Unlock()
-	return low + time.Duration(m.rng.Int64N(int64(high-low)))
-}
-
-func (m *machine) n(n int) int {
-	m.dice.Lock()
-	defer m.dice.Unlock()
-	return m.rng.IntN(n)
 }
 
 func (m *machine) isCalm() bool {
@@ -165,6 +147,11 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 		},
 		Ended: func(p *fake.Process) {
 			m.mu.Lock()
+			for pod, sh := range m.shims {
+				if sh.Process() == p {
+					m.shimEnd[pod] = time.Now()
+				}
+			}
 			w := m.inits[p.Process().Pid]
 			if w != nil {
 				w.lastEnd = time.Now()
@@ -221,6 +208,36 @@ func (m *machine) livesOf(id string) *fake.Process {
 		}
 	}
 	return nil
+}
+
+func (m *machine) shimOf(pod string) *fake.Shim {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.shims[pod]
+}
+
+// shimDied answers when the pod's shim died, if it did.
+func (m *machine) shimDied(pod string) (time.Time, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, dead := m.shimEnd[pod]
+	return at, dead
+}
+
+// wanted notes that somebody asks for the end of a container or pod.
+func (m *machine) wanted(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked[id] = true
+}
+
+// unasked reports whether nobody has asked for the end of a container, and
+// nothing has happened that has to end it: a timeout is never a reason.
+func (m *machine) unasked(w *workload) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, shimDead := m.shimEnd[w.pod]
+	return w.id != w.pod && !m.asked[w.id] && !m.asked[w.pod] && !shimDead && !w.init.Exited()
 }
 
 // livesIn answers a container of the pod of which a process lives; the sandbox

@@ -69,7 +69,7 @@ func crowd(ctx context.Context, t *testing.T, n int) (tried int, bad []string) {
 	for i := range workers {
 		wg.Go(func() {
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSeeds$", "-test.timeout=0", //nolint:gosec // ourselves
-				fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-from=%d", *firstOf+uint64(i)), "-faults="+*only)
+				fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-from=%d", *firstOf+uint64(i)), "-faults="+*onlyFaults)
 			cmd.Env = append(os.Environ(), fmt.Sprintf("CRID_SIM_WORKER=%d", workers), "CRID_SIM_DIR="+dir, "GOMAXPROCS=1")
 			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 			out, err := cmd.StdoutPipe()
@@ -136,7 +136,7 @@ func work(t *testing.T) {
 	}
 	for seed := *firstOf; seed < *firstOf+uint64(*manyUpTo); seed += every { //nolint:gosec // not negative
 		fmt.Printf("SEED %d begins\n", seed)
-		if res := play(t, seed); len(res.failed) > 0 {
+		if res := play(t, seed, given()); len(res.failed) > 0 {
 			fmt.Printf("SEED %d %s\n", seed, strings.Join(res.failed, "; "))
 		} else {
 			fmt.Printf("SEED %d holds\n", seed)

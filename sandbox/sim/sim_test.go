@@ -23,18 +23,10 @@ var (
 	oneSeed  = flag.Uint64("seed", 1, "the seed that TestSeed runs")
 	manyUpTo = flag.Int("seeds", 0, "how many seeds TestSeeds tries; 0: a few")
 	firstOf  = flag.Uint64("from", 1, "the first of them")
-	only     = flag.String("faults", "", "kinds of faults to have, with commas; empty: all")
 )
 
 // keepLog is true if somebody looks at one seed.
 var keepLog bool
-
-func onlyFaults() []string {
-	if *only == "" {
-		return nil
-	}
-	return strings.Split(*only, ",")
-}
 
 // result is what came of a seed.
 type result struct {
@@ -47,7 +39,7 @@ type result struct {
 // TestSeed runs one seed and tells all.
 func TestSeed(t *testing.T) {
 	keepLog = testing.Verbose()
-	res := play(t, *oneSeed)
+	res := play(t, *oneSeed, given())
 	if keepLog || len(res.failed) > 0 {
 		for _, l := range res.lines {
 			t.Log(l)
@@ -60,7 +52,7 @@ func TestSeed(t *testing.T) {
 }
 
 // play runs one seed in a bubble of its own.
-func play(t *testing.T, seed uint64) (res result) {
+func play(t *testing.T, seed uint64, sc script) (res result) {
 	t.Helper()
 	// Two goroutines at once would make an order that no seed knows.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -71,33 +63,42 @@ func play(t *testing.T, seed uint64) (res result) {
 	}
 	defer os.RemoveAll(dir)
 	synctest.Test(t, func(*testing.T) {
-		res = scenario(seed, dir)
+		res = scenario(seed, sc, dir)
 	})
 	return res
 }
 
 // scenario is a node's life: clients and faults for a while, then calm, in
 // which everything has to come to rest, then the end of all pods.
-func scenario(seed uint64, dir string) result {
-	m := newMachine(seed, dir)
+func scenario(seed uint64, sc script, dir string) result {
+	m := newMachine(seed, sc, dir)
 	e := newEye(m)
 	s := &supervisor{m: m, eye: e}
 	m.SetHooks(m.hooks(s.upNo))
 	for _, d := range []string{m.root, m.state} {
 		_ = os.MkdirAll(d, 0o700)
 	}
-	m.pause = m.chance(0.3)
+	plot := m.of("plot")
+	m.pause = plot.chance(0.3)
 	f := newFaults(m, s)
 	s.start()
 	var clients []*client
 	var wg sync.WaitGroup
-	for i := range 2 + m.n(2) {
-		c := &client{s: s, m: m, name: fmt.Sprintf("p%d", i), impatient: f.kinds[impatient]}
+	for i := range 2 + plot.n(2) {
+		if !sc.plays(i) {
+			continue
+		}
+		name := fmt.Sprintf("p%d", i)
+		c := &client{s: s, m: m, dice: m.of(name), name: name, impatient: f.kinds[impatient]}
 		clients = append(clients, c)
 		wg.Go(c.live)
 	}
 	go f.play()
-	time.Sleep(m.between(5*time.Second, 60*time.Second))
+	lasts := plot.between(5*time.Second, 60*time.Second)
+	if sc.until > 0 {
+		lasts = min(lasts, sc.until)
+	}
+	time.Sleep(lasts)
 	m.mu.Lock()
 	m.calm, m.full = true, false
 	m.mu.Unlock()
