@@ -32,9 +32,13 @@ var mutants = []mutant{
 	{"M3: the signal is never sent twice, not by the next run either", []edit{
 		{"container/end.go", "	if g != nil && !g.proc.Exited() {\n		if err := c.Kernel.Cgroup(v.Cgroup).Thaw", "	if _, twice := sent.LoadOrStore(v.ID, true); twice {\n		return c.awaitDeath(ctx, v, g)\n	}\n	if g != nil && !g.proc.Exited() {\n		if err := c.Kernel.Cgroup(v.Cgroup).Thaw"},
 		{"container/containers.go", "// Containers works on", "var sent sync.Map\n\n// Containers works on"}}, "liveness|truth|I"},
+	{"M4: an end shows only when all is cleaned up, tried again after ever longer pauses", []edit{
+		{"container/end.go", "	if _, err := c.step(id, e); err != nil {\n		c.Log.Error(\"report exit\"", "	for wait := time.Second; e.Empty && g != nil; wait *= 2 {\n		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)\n		err := c.deleteTask(ctx, v)\n		cancel()\n		if err == nil {\n			break\n		}\n		time.Sleep(wait)\n	}\n	if _, err := c.step(id, e); err != nil {\n		c.Log.Error(\"report exit\""}}, "I2"},
 	{"M5: an error of Wait is an exit with 255", []edit{
 		{"container/end.go", "	if st, ok := statusOf(g); ok {\n", "	if st, ok := statusOf(nil); ok {\n"},
 		{"container/end.go", "	if err != nil {\n		return\n	}\n	e.Source, e.Code = lifecycle.Shim, int32(x.Code)\n", "	if err != nil {\n		e.Source, e.Code = lifecycle.Shim, 255\n		return\n	}\n	e.Source, e.Code = lifecycle.Shim, int32(x.Code)\n"}}, "code"},
+	{"M6: at an exit event a shim that does not answer is enough, and the kernel is not asked", []edit{
+		{"sandbox/reconcile/reconcile.go", "			if e.Kind == shimclient.Dirty {\n", "			if v, err := r.Ledger.Container(e.ID); err == nil && e.Kind == shimclient.ExitEvent {\n				sh, err := r.Pods.Of(v.PodID)\n				if err == nil {\n					_, err = sh.State(ctx, v.ID)\n				}\n				if err != nil {\n					_, _ = r.Ledger.StepContainer(v.ID, lifecycle.SeenExited{Code: 255, Source: lifecycle.Shim, Empty: true, At: time.Now().UnixNano()})\n				}\n			}\n			if e.Kind == shimclient.Dirty {\n"}}, "I1|code"},
 	{"M7: what cannot be written does not happen", []edit{
 		{"container/containers.go", "	v, err := c.Ledger.StepContainer(id, e, also...)\n", "	if _, n := c.Ledger.Unsaved(); n != nil {\n		return nil, n\n	}\n	v, err := c.Ledger.StepContainer(id, e, also...)\n"}}, "I2|I9|truth|liveness"},
 	{"M8: after a restart nobody watches", []edit{
@@ -48,15 +52,18 @@ var mutants = []mutant{
 		{"container/end.go", "		if g == nil || g.proc.Exited() {\n			c.saw(v.ID, g, time.Now())\n		}\n		if c.killed", "		sh, err := c.Shims.Of(v.PodID)\n		if err == nil {\n			_, err = sh.State(ctx, v.ID)\n		}\n		if err != nil {\n			_, _ = c.step(v.ID, lifecycle.SeenExited{Code: 137, Source: lifecycle.Shim, Empty: true, At: time.Now().UnixNano()})\n		}\n		if g == nil || g.proc.Exited() {\n			c.saw(v.ID, g, time.Now())\n		}\n		if c.killed"}}, "I1"},
 	{"M13: the containers of a dead shim are taken for dead", []edit{
 		{"container/requests.go", "func (c *Containers) ShimGone(id string) { _, _ = c.step(id, lifecycle.SeenShimGone{}) }", "func (c *Containers) ShimGone(id string) {\n	_, _ = c.step(id, lifecycle.SeenExited{Code: 137, Source: lifecycle.Shim, Empty: true, At: time.Now().UnixNano()})\n}"}}, "I1|code"},
+	{"M14: the containers are not told that their shim died", []edit{
+		{"sandbox/pods.go", "		p.Members.ShimGone(m.ID)\n", "		_ = m\n"}}, "shim"},
+	{"M15: a shim that does not answer in time has its containers killed", []edit{
+		{"sandbox/shims.go", "		_, _ = s.Connect(ask, id) // the shim", "		if _, err := s.Connect(ask, id); err != nil {\n			p.shimGone(id)\n		}\n		// the shim"}}, "killed"},
 	{"an exit is believed while others of the cgroup live", []edit{
 		{"container/end.go", "	if e.Empty = c.empty(v); e.Empty {", "	if e.Empty = true; e.Empty {"}}, "I1"},
 	{"a stranger with the pid is taken for the container", []edit{
 		{"container/adopt.go", "			return c.member(v, st.Pid), didRun\n", "			if p, err := c.Kernel.Identify(st.Pid); err == nil {\n				return asStore(p), didRun\n			}\n			return v.Init, didRun\n"}}, "I5|code"},
-	// Not here, for they live through 10,000 seeds since a call ends with its
-	// connection: a start of this run that is undone by the settling of the last
-	// (settleStart without its first look), for nothing in the simulation starts a
-	// container while crid still settles; and no fencing at all, for a call of a
-	// dead crid takes no effect later any more.
+	{"a start of this run is undone by the settling of the last", []edit{
+		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I3|killed|start"},
+	{"nothing is fenced off", []edit{
+		{"container/reap.go", "	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil", "	if err := os.ErrNotExist; err != nil"}}, "I1|I3|leak|liveness|truth"},
 	{"the network goes while members live", []edit{
 		{"store/lifecycle/pod.go", "	if !p.MembersEnded {\n		return EndMembers\n	}\n	if p.Holds&HoldsShim", "	if !p.MembersEnded {\n		return EndMembers | FreeNet\n	}\n	if p.Holds&HoldsShim"}}, "I6"},
 	{"a namespace goes before CNI DEL", []edit{

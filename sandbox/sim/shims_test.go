@@ -2,6 +2,8 @@ package sim
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/crid-project/crid/shimclient"
@@ -26,7 +28,7 @@ func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks
 	if err != nil {
 		return nil, err
 	}
-	return tasks{s, h.run}, nil
+	return connected(s, h.run), nil
 }
 
 func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, error) {
@@ -41,7 +43,7 @@ func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, 
 	if s == nil {
 		return nil, err
 	}
-	return tasks{s, h.run}, err
+	return connected(s, h.run), err
 }
 
 func (h host) DeleteTask(ctx context.Context, _ shimclient.Runtime, _, id string) error {
@@ -69,13 +71,20 @@ func (h host) KillStuckCommands(ctx context.Context, ref shimclient.Ref, id stri
 // tasks is a connection of one run to a shim.
 type tasks struct {
 	*fake.Shim
-	r *run
+	r     *run
+	quiet *atomic.Bool
 }
+
+// Silent is as of *shimclient.Shim.
+func (t tasks) Silent() bool { return t.quiet.Load() }
+
+func connected(s *fake.Shim, r *run) tasks { return tasks{s, r, new(atomic.Bool)} }
 
 // rpc lets time pass on the way there and back.
 func rpc[T any](t tasks, what, id string, do func() (T, error)) (T, error) {
 	t.r.takes(10*time.Microsecond, 5*time.Millisecond)
 	got, err := do()
+	t.quiet.Store(errors.Is(err, shimclient.ErrUnreachable))
 	t.r.takes(10*time.Microsecond, 5*time.Millisecond)
 	if keepLog {
 		t.r.m.note("%d:   %s %s: %v", t.r.no, what, short(id), err)
@@ -101,6 +110,10 @@ func (t tasks) State(ctx context.Context, id string) (shimclient.State, error) {
 
 func (t tasks) Wait(ctx context.Context, id string) (shimclient.Exit, error) {
 	return rpc(t, "Wait", id, func() (shimclient.Exit, error) { return t.Shim.Wait(ctx, id) })
+}
+
+func (t tasks) Connect(ctx context.Context, id string) (shimclient.ConnectInfo, error) {
+	return rpc(t, "Connect", id, func() (shimclient.ConnectInfo, error) { return t.Shim.Connect(ctx, id) })
 }
 
 func (t tasks) Shutdown(ctx context.Context) error {
