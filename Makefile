@@ -92,6 +92,14 @@ unit: ## every package by itself
 model: ## the law walked exhaustively, and simulations
 	@go run ./hack/lanes model
 
+.PHONY: sim-long
+sim-long: ## a million simulated lives of the whole shell, or N; on all processors
+	@go test ./sandbox/sim -run 'TestSeeds$$' -count=1 -timeout 0 -v -args -seeds=$(or $(N),1000000) -from=$(or $(FROM),1)
+
+.PHONY: mutants
+mutants: ## known bugs put back one by one: the simulation has to catch each (RUN=regexp for some)
+	@CRID_MUTANTS='$(or $(RUN),1)' go test ./sandbox/sim -run 'TestMutants$$' -count=1 -timeout 0 -v
+
 .PHONY: race
 race: ## unit and model with the race detector
 	@go run ./hack/lanes -race unit model

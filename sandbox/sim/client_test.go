@@ -68,11 +68,11 @@ func (s *supervisor) tell(do func(*run)) {
 var errGone = errors.New("connection lost")
 
 // ask is one request of a client: to the run that answers, as soon as one does.
-func (s *supervisor) ask(timeout time.Duration, do func(context.Context, *run) error) error {
+func (s *supervisor) ask(d *dice, timeout time.Duration, do func(context.Context, *run) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for s.upNo() == 0 {
-		time.Sleep(s.m.between(time.Millisecond, 50*time.Millisecond))
+		time.Sleep(d.between(time.Millisecond, 50*time.Millisecond))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -82,7 +82,10 @@ func (s *supervisor) ask(timeout time.Duration, do func(context.Context, *run) e
 	go func() {
 		err := errGone
 		defer func() { done <- err }()
-		r.takes(time.Microsecond, time.Millisecond)
+		r.alive()
+		time.Sleep(d.between(time.Microsecond, time.Millisecond))
+		r.alive()
+		r.eye.look(r)
 		err = do(ctx, r)
 		if r.dead.Load() {
 			err = errGone
@@ -126,7 +129,7 @@ func (c *client) pause() { time.Sleep(c.between(time.Millisecond, 3*time.Second)
 func (c *client) again(what string, times int, do func(context.Context, *run) error) error {
 	var err error
 	for range times {
-		if err = c.s.ask(c.patience(), do); err == nil {
+		if err = c.s.ask(c.dice, c.patience(), do); err == nil {
 			c.m.note("%s: %s", c.name, what)
 			return nil
 		}

@@ -3,6 +3,7 @@ package sim
 import (
 	"hash/fnv"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,6 +24,20 @@ func newDice(seed uint64, name string) *dice {
 
 // of answers new dice.
 func (m *machine) of(name string) *dice { return newDice(m.seed, name) }
+
+// by answers the dice that belong to one thing: what befalls two at the same
+// instant does not hang on which of them comes first.
+func (m *machine) by(key ...string) *dice {
+	k := strings.ReplaceAll(strings.Join(key, " "), m.dir, "")
+	m.table.Lock()
+	defer m.table.Unlock()
+	d := m.all[k]
+	if d == nil {
+		d = m.of(k)
+		m.all[k] = d
+	}
+	return d
+}
 
 func (d *dice) chance(p float64) bool {
 	d.mu.Lock()

@@ -39,13 +39,13 @@ var allFaults = []string{exits, kids, sticks, shimDies, shimHangs, jams, forgets
 
 // faults makes the world misbehave.
 type faults struct {
-	m        *machine
-	s        *supervisor
-	kinds    map[string]bool
-	rate     float64
-	badCalls int
-	callDice *dice
-	*dice    // of the accident under way
+	m         *machine
+	s         *supervisor
+	kinds     map[string]bool
+	rate      float64
+	badCalls  int
+	accidents int
+	*dice     // of the accident under way
 }
 
 func newFaults(m *machine, s *supervisor) *faults {
@@ -54,23 +54,25 @@ func newFaults(m *machine, s *supervisor) *faults {
 	for _, k := range allFaults {
 		f.kinds[k] = f.chance(0.4) && m.script.has(k)
 	}
-	f.callDice = m.of("calls")
 	m.mishaps = f.kinds
 	m.rate = f.rate
 	m.SetFault(f.call)
-	var on []string
+	m.note("faults: %s, rate %.2f", strings.Join(f.on(), " "), f.rate)
+	return f
+}
+
+func (f *faults) on() (on []string) {
 	for _, k := range allFaults {
 		if f.kinds[k] {
 			on = append(on, k)
 		}
 	}
-	m.note("faults: %s, rate %.2f", strings.Join(on, " "), f.rate)
-	return f
+	return on
 }
 
 // mishap reports whether a call is to go wrong.
-func (m *machine) mishap(string, string, string) bool {
-	return !m.isCalm() && m.mishaps[calls] && m.chance(m.rate)
+func (m *machine) mishap(d *dice) bool {
+	return d.chance(m.rate) && !m.isCalm() && m.mishaps[calls]
 }
 
 // call is asked about each call to a shim.
@@ -92,7 +94,7 @@ func (f *faults) call(c fake.Call) fake.Fault {
 
 // choose says what befalls a call; no note: nothing.
 func (f *faults) choose(c fake.Call) (bad fake.Fault, note string) {
-	d := f.callDice
+	d := f.m.by("call", c.Method, c.Shim, c.ID)
 	switch {
 	case f.kinds[rpcFails] && d.chance(f.rate/2):
 		after := d.chance(0.5)
@@ -137,6 +139,7 @@ func (f *faults) play() {
 			return
 		}
 		act := acts[d.n(len(acts))]
+		f.accidents = i
 		if f.m.script.skips("a", i) {
 			continue
 		}

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func (k kernel) Watch(p container.Proc, fn func()) error {
 	}
 	k.alive()
 	k.m.Watch(q.fake(), func() {
-		k.takes(time.Microsecond, time.Millisecond)
+		k.takes("watch", fmt.Sprint(q.p.Process().Pid), time.Microsecond, time.Millisecond)
 		fn()
 	})
 	return nil
@@ -95,7 +96,7 @@ type cg struct {
 func (k kernel) Cgroup(path string) container.Cgroup { return cg{k.run, path} }
 
 func (k kernel) MakeCgroup(path string) error {
-	k.takes(time.Microsecond, time.Millisecond)
+	k.takes("cgroup", path, time.Microsecond, time.Millisecond)
 	k.m.mu.Lock()
 	defer k.m.mu.Unlock()
 	k.m.group(path)
@@ -135,7 +136,7 @@ func (c cg) Procs() ([]int, error) {
 }
 
 func (c cg) Kill() error {
-	c.takes(time.Microsecond, time.Millisecond)
+	c.takes("cgroup", c.path, time.Microsecond, time.Millisecond)
 	for _, p := range c.m.inside(c.path) {
 		c.m.mu.Lock()
 		w := c.m.inits[p.Process().Pid]
@@ -162,7 +163,7 @@ func (c cg) OOMKills() (uint64, error) {
 
 func (c cg) Remove(ctx context.Context) error {
 	for range 12 {
-		c.takes(time.Microsecond, 50*time.Millisecond)
+		c.takes("cgroup", c.path, time.Microsecond, 50*time.Millisecond)
 		if len(c.m.inside(c.path)) == 0 {
 			c.m.mu.Lock()
 			defer c.m.mu.Unlock()
@@ -183,7 +184,7 @@ func (c cg) Remove(ctx context.Context) error {
 // mounts
 
 func (k kernel) Mount(_ []image.Mount, target string) error {
-	if err := k.step("mount", ""); err != nil {
+	if err := k.step("mount", target); err != nil {
 		return err
 	}
 	k.m.mu.Lock()
@@ -209,7 +210,7 @@ func (k kernel) Mounts(path string) ([]string, error) {
 }
 
 func (k kernel) Unmount(path string) error {
-	if err := k.step("unmount", ""); err != nil {
+	if err := k.step("unmount", path); err != nil {
 		return err
 	}
 	at, _ := k.Mounts(path)
@@ -247,7 +248,7 @@ func ownerOf(state, path string) string {
 type namespaces struct{ *run }
 
 func (n namespaces) New(dir string, spec netns.Spec) (netns.Pinned, error) {
-	if err := n.step("netns", ""); err != nil {
+	if err := n.step("netns", dir); err != nil {
 		return netns.Pinned{}, err
 	}
 	p := netns.Paths(dir, spec)
@@ -269,7 +270,7 @@ func (n namespaces) IsPinned(path string) (bool, error) {
 }
 
 func (n namespaces) Unpin(dir string) error {
-	if err := n.step("unpin", ""); err != nil {
+	if err := n.step("unpin", dir); err != nil {
 		return err
 	}
 	pod := ownerOf(n.m.state, dir)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,8 @@ type machine struct {
 	began      time.Time
 
 	*dice // of all that has none of its own
+	table sync.Mutex
+	all   map[string]*dice
 
 	mu      sync.Mutex
 	calm    bool // no new faults
@@ -68,7 +71,7 @@ type workload struct {
 
 func newMachine(seed uint64, sc script, dir string) *machine {
 	m := &machine{World: fake.NewWorld(), script: sc, seed: seed, dir: dir, state: filepath.Join(dir, "state"), root: filepath.Join(dir, "root"),
-		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), dice: newDice(seed, ""),
+		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), dice: newDice(seed, ""), all: map[string]*dice{},
 		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]int{}, adds: map[string]int{},
 		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{},
 		shimEnd: map[string]time.Time{}, asked: map[string]bool{}}
@@ -77,7 +80,7 @@ func newMachine(seed uint64, sc script, dir string) *machine {
 
 // note keeps a line of what happened, for whoever looks into a seed.
 func (m *machine) note(format string, args ...any) {
-	line := fmt.Sprintf("%12s ", time.Since(m.began)) + fmt.Sprintf(format, args...)
+	line := fmt.Sprintf("%12s ", time.Since(m.began)) + strings.ReplaceAll(fmt.Sprintf(format, args...), m.dir, "")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lines = append(m.lines, line)
@@ -191,6 +194,7 @@ func (m *machine) inside(path string) []*fake.Process {
 			}
 		}
 	}
+	slices.SortFunc(out, func(a, b *fake.Process) int { return a.Process().Pid - b.Process().Pid })
 	return out
 }
 

@@ -131,6 +131,7 @@ func (m mutant) caught(t *testing.T, root string) {
 	const step, most = 250, 10_000
 	for from := 1; from < most; from += step {
 		run := exec.CommandContext(t.Context(), bin, "-test.run=^TestSeeds$", fmt.Sprintf("-seeds=%d", step), fmt.Sprintf("-from=%d", from)) //nolint:gosec // ours
+		run.Env = append(os.Environ(), "CRID_SIM_PLAIN=1")
 		out, err := run.CombinedOutput()
 		if err == nil {
 			continue

@@ -128,16 +128,16 @@ func (r *run) alive() {
 }
 
 // takes lets time pass before something happens.
-func (r *run) takes(low, high time.Duration) {
+func (r *run) takes(what, id string, low, high time.Duration) {
 	r.alive()
-	time.Sleep(r.m.between(low, high))
+	time.Sleep(r.m.by(what, id).between(low, high))
 	r.alive()
 	r.eye.look(r)
 }
 
 // step is a call of the kernel that may take a moment.
-func (r *run) step(string, string) error {
-	r.takes(10*time.Microsecond, 2*time.Millisecond)
+func (r *run) step(what, id string) error {
+	r.takes(what, id, 10*time.Microsecond, 2*time.Millisecond)
 	return nil
 }
 
@@ -145,15 +145,16 @@ var errInjected = errors.New("injected")
 
 // call is a call of something slow that may fail before or after its effect.
 func (r *run) call(ctx context.Context, what, id string, effect func()) error {
-	r.takes(10*time.Microsecond, 5*time.Millisecond)
-	before, after := r.m.mishap("call", what, id), r.m.mishap("call", what, id)
+	d := r.m.by(what, id)
+	r.takes(what, id, 10*time.Microsecond, 5*time.Millisecond)
+	before, after := r.m.mishap(d), r.m.mishap(d)
 	if before {
-		if r.m.chance(0.5) {
+		if d.chance(0.5) {
 			r.m.note("%d:   %s %s fails", r.no, what, short(id))
 			return errInjected
 		}
 		r.m.note("%d:   %s %s is slow", r.no, what, short(id))
-		t := time.NewTimer(r.m.between(time.Millisecond, 20*time.Second))
+		t := time.NewTimer(d.between(time.Millisecond, 20*time.Second))
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -164,7 +165,7 @@ func (r *run) call(ctx context.Context, what, id string, effect func()) error {
 		r.alive()
 	}
 	effect()
-	r.takes(10*time.Microsecond, 5*time.Millisecond)
+	r.takes(what, id, 10*time.Microsecond, 5*time.Millisecond)
 	if after {
 		r.m.note("%d:   %s %s fails after its effect", r.no, what, short(id))
 		return errInjected
@@ -181,7 +182,7 @@ func (handlers) Kernel(string) containerplan.Kernel           { return container
 type tail struct{ *run }
 
 func (t tail) Drain(context.Context) error {
-	t.takes(time.Microsecond, time.Millisecond)
+	t.takes("drain", "", time.Microsecond, time.Millisecond)
 	return nil
 }
 
@@ -189,7 +190,7 @@ func (t tail) Drain(context.Context) error {
 type disk struct{ *run }
 
 func (d disk) Replace(path string, content []byte) error {
-	d.takes(10*time.Microsecond, time.Millisecond)
+	d.takes("write", filepath.Base(path), 10*time.Microsecond, time.Millisecond)
 	d.m.mu.Lock()
 	full := d.m.full
 	d.m.mu.Unlock()
@@ -200,22 +201,22 @@ func (d disk) Replace(path string, content []byte) error {
 	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return err
 	}
-	d.takes(time.Microsecond, 100*time.Microsecond)
+	d.takes("write", filepath.Base(path), time.Microsecond, 100*time.Microsecond)
 	err := os.Rename(path+".new", path)
 	if s := string(content); strings.Contains(s, `"state":{"phase":4`) || strings.Contains(s, `"state":{"phase":5`) {
 		d.eye.saved(filepath.Base(path), d.no)
 	}
-	d.takes(time.Microsecond, 100*time.Microsecond)
+	d.takes("write", filepath.Base(path), time.Microsecond, 100*time.Microsecond)
 	return err
 }
 
 func (d disk) Remove(path string) error {
-	d.takes(10*time.Microsecond, time.Millisecond)
+	d.takes("unlink", filepath.Base(path), 10*time.Microsecond, time.Millisecond)
 	_ = os.Remove(path + ".new")
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	d.takes(time.Microsecond, 100*time.Microsecond)
+	d.takes("unlink", filepath.Base(path), time.Microsecond, 100*time.Microsecond)
 	return nil
 }
 

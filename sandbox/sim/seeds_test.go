@@ -19,6 +19,8 @@ const (
 	fewSeeds  = 150
 	manySeeds = 10_000
 	longLane  = 60 * time.Second
+	fewShrunk = 2 // of those that fail
+	tellEvery = 30 * time.Second
 )
 
 // TestSeeds tries many seeds. Each process runs one after the other on one
@@ -50,7 +52,12 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("and %d more", len(bad)-i)
 			break
 		}
-		t.Errorf("%s\n\tgo test ./sandbox/sim -run 'TestSeed$' -v -seed=%s", b, strings.Fields(b)[0])
+		seed := strings.Fields(b)[0]
+		again := "\n\tgo test ./sandbox/sim -run 'TestSeed$' -v -seed=" + seed
+		if i < fewShrunk && os.Getenv("CRID_SIM_PLAIN") == "" {
+			again = shrunk(t, seed)
+		}
+		t.Errorf("%.2000s%s", b, again)
 	}
 }
 
@@ -59,6 +66,7 @@ func TestSeeds(t *testing.T) {
 func crowd(ctx context.Context, t *testing.T, n int) (tried int, bad []string) {
 	t.Helper()
 	workers := min(runtime.NumCPU(), n)
+	began, told := time.Now(), time.Now()
 	dir, err := os.MkdirTemp(memory(), "crid-sim-")
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +103,11 @@ func crowd(ctx context.Context, t *testing.T, n int) (tried int, bad []string) {
 					tried++
 					if !strings.HasSuffix(f, " holds") {
 						bad = append(bad, f)
+						fmt.Fprintln(os.Stderr, "FAILS", f)
+					}
+					if time.Since(told) > tellEvery {
+						told = time.Now()
+						fmt.Fprintf(os.Stderr, "%d of %d seeds in %v, %.0f in a second, %d failed\n", tried, n, told.Sub(began).Round(time.Second), float64(tried)/told.Sub(began).Seconds(), len(bad))
 					}
 					mu.Unlock()
 				case line == "PASS":

@@ -16,7 +16,7 @@ type host struct{ *run }
 func (h host) Predict(l shimclient.Launch) shimclient.Ref { return h.m.Predict(l) }
 
 func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks, error) {
-	h.takes(10*time.Microsecond, 20*time.Millisecond)
+	h.takes("launch", l.ID, 10*time.Microsecond, 20*time.Millisecond)
 	s, err := h.m.Launch(ctx, l)
 	if s != nil {
 		h.m.mu.Lock()
@@ -24,7 +24,7 @@ func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks
 		h.conns = append(h.conns, s)
 		h.m.mu.Unlock()
 	}
-	h.takes(10*time.Microsecond, 20*time.Millisecond)
+	h.takes("launch", l.ID, 10*time.Microsecond, 20*time.Millisecond)
 	if err != nil {
 		return nil, err
 	}
@@ -32,14 +32,14 @@ func (h host) Launch(ctx context.Context, l shimclient.Launch) (shimclient.Tasks
 }
 
 func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, error) {
-	h.takes(10*time.Microsecond, 2*time.Millisecond)
+	h.takes("adopt", ref.ID, 10*time.Microsecond, 2*time.Millisecond)
 	s, err := h.m.Adopt(ctx, ref)
 	if s != nil {
 		h.m.mu.Lock()
 		h.conns = append(h.conns, s)
 		h.m.mu.Unlock()
 	}
-	h.takes(10*time.Microsecond, 2*time.Millisecond)
+	h.takes("adopt", ref.ID, 10*time.Microsecond, 2*time.Millisecond)
 	if s == nil {
 		return nil, err
 	}
@@ -47,14 +47,14 @@ func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, 
 }
 
 func (h host) DeleteTask(ctx context.Context, _ shimclient.Runtime, _, id string) error {
-	h.takes(10*time.Microsecond, 20*time.Millisecond)
+	h.takes("delete-task", id, 10*time.Microsecond, 20*time.Millisecond)
 	err := h.m.DeleteTask(ctx, id)
-	h.takes(10*time.Microsecond, 2*time.Millisecond)
+	h.takes("delete-task", id, 10*time.Microsecond, 2*time.Millisecond)
 	return err
 }
 
 func (h host) Kill(ctx context.Context, ref shimclient.Ref) error {
-	h.takes(10*time.Microsecond, 2*time.Millisecond)
+	h.takes("kill-shim", ref.ID, 10*time.Microsecond, 2*time.Millisecond)
 	h.m.note("%d:   the shim of %s is killed by crid", h.no, short(ref.ID))
 	err := h.m.Kill(ctx, ref)
 	h.alive()
@@ -62,7 +62,7 @@ func (h host) Kill(ctx context.Context, ref shimclient.Ref) error {
 }
 
 func (h host) KillStuckCommands(ctx context.Context, ref shimclient.Ref, id string, age time.Duration) (int, error) {
-	h.takes(10*time.Microsecond, 2*time.Millisecond)
+	h.takes("unstick", id, 10*time.Microsecond, 2*time.Millisecond)
 	n, err := h.m.KillStuckCommands(ctx, ref, id, age)
 	h.alive()
 	return n, err
@@ -82,10 +82,10 @@ func connected(s *fake.Shim, r *run) tasks { return tasks{s, r, new(atomic.Bool)
 
 // rpc lets time pass on the way there and back.
 func rpc[T any](t tasks, what, id string, do func() (T, error)) (T, error) {
-	t.r.takes(10*time.Microsecond, 5*time.Millisecond)
+	t.r.takes(what, id, 10*time.Microsecond, 5*time.Millisecond)
 	got, err := do()
 	t.quiet.Store(errors.Is(err, shimclient.ErrUnreachable))
-	t.r.takes(10*time.Microsecond, 5*time.Millisecond)
+	t.r.takes(what, id, 10*time.Microsecond, 5*time.Millisecond)
 	if keepLog {
 		t.r.m.note("%d:   %s %s: %v", t.r.no, what, short(id), err)
 	}

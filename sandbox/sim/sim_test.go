@@ -34,6 +34,10 @@ type result struct {
 	lines  []string
 	sum    string
 	took   time.Duration // simulated
+	// What there was to leave out: see script.
+	kinds                        []string
+	clients, accidents, badCalls int
+	lasts                        time.Duration
 }
 
 // TestSeed runs one seed and tells all.
@@ -84,7 +88,8 @@ func scenario(seed uint64, sc script, dir string) result {
 	s.start()
 	var clients []*client
 	var wg sync.WaitGroup
-	for i := range 2 + plot.n(2) {
+	crowd := 2 + plot.n(2)
+	for i := range crowd {
 		if !sc.plays(i) {
 			continue
 		}
@@ -123,7 +128,8 @@ func scenario(seed uint64, sc script, dir string) result {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	sum := sha256.Sum256([]byte(strings.Join(m.lines, "\n")))
-	return result{failed: m.failed, lines: m.lines, sum: fmt.Sprintf("%x", sum[:6]), took: took}
+	return result{failed: m.failed, lines: m.lines, sum: fmt.Sprintf("%x", sum[:6]), took: took,
+		kinds: f.on(), clients: crowd, accidents: f.accidents, badCalls: f.badCalls, lasts: lasts}
 }
 
 // patience is within what time a calm machine comes to rest.
