@@ -34,6 +34,8 @@ func (s *Store) commit(ctx context.Context, got []*fetched) (_ []*layers.Layer, 
 		} else if l, err = f.part.ingest.Commit(); err != nil {
 			s.layers.Release(ls...)
 			return nil, fmt.Errorf("layer %s: %w", f.diffID, err)
+		} else {
+			f.part.committed(l)
 		}
 		ls = append(ls, l)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,12 +43,23 @@ type part struct {
 	diffID digest.Digest
 	users  atomic.Int32
 	shared *loading
+	store  *layers.Store
+	layer  atomic.Pointer[layers.Layer] // once one of them has committed it
+}
+
+// committed keeps the layer that the part has become until all who share the
+// part have it: an image that one of them has recorded may be removed before.
+func (p *part) committed(l *layers.Layer) {
+	if p.layer.CompareAndSwap(nil, l) {
+		p.store.Hold([]*layers.Layer{l})
+	}
 }
 
 func (p *part) release() {
 	if p.users.Add(-1) == 0 {
 		p.shared.forget(p)
 		p.ingest.Abort()
+		p.store.Release(p.layer.Load())
 	}
 }
 
@@ -105,7 +117,7 @@ func (s *Store) letGo(got []*fetched) {
 
 // fetchLayer gets one layer, together with all who want it at this moment.
 func (s *Store) fetchLayer(ctx context.Context, f *fetched, desc ocispec.Descriptor, from blobs, dog *watchdog) error {
-	p, err := s.loadShared(ctx, f.diffID, dog, func(ctx context.Context, progress func()) (*part, error) {
+	p, err := s.loadShared(ctx, f.diffID, dog, func(ctx context.Context, progress func(int64)) (*part, error) {
 		return s.unpackBlob(ctx, desc, f.diffID, from, progress)
 	})
 	if err != nil {
@@ -116,12 +128,12 @@ func (s *Store) fetchLayer(ctx context.Context, f *fetched, desc ocispec.Descrip
 }
 
 // slot waits for one of the places for layers in progress.
-func (s *Store) slot(ctx context.Context, progress func()) (func(), error) {
+func (s *Store) slot(ctx context.Context, progress func(int64)) (func(), error) {
 	// Waiting for a place is not the registry's fault: it counts as progress.
-	progress()
+	progress(worth)
 	tick := time.NewTicker(max(s.cfg.ProgressTimeout/4, time.Millisecond))
 	defer tick.Stop()
-	for waiting := true; waiting; progress() {
+	for waiting := true; waiting; progress(worth) {
 		select {
 		case s.slots <- struct{}{}:
 			waiting = false
@@ -139,7 +151,7 @@ func (s *Store) slot(ctx context.Context, progress func()) (func(), error) {
 
 // unpackBlob reads a blob once, from the network to the disk: its digest, its
 // decompression, the digest of that and the unpacking all in one pass.
-func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID digest.Digest, from blobs, progress func()) (_ *part, err error) {
+func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID digest.Digest, from blobs, progress func(int64)) (_ *part, err error) {
 	done, err := s.slot(ctx, progress)
 	if err != nil {
 		return nil, err
@@ -160,15 +172,16 @@ func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID 
 		return nil, err
 	}
 	limits := s.unpackLimits(desc.Size)
-	limits.Progress = func(int64) {
+	limits.Progress = func(n int64) {
 		failpoint.Pass("i6")
-		progress()
+		progress((n + 1023) / 1024) // what is unpacked may be a thousand times what was loaded
 	}
 	res, err := unpackStream(ctx, body, desc, diffID, in.Dir(), limits)
 	if err != nil {
 		return nil, err
 	}
-	p := &part{ingest: in, result: res, diffID: diffID, shared: &s.loading}
+	progress(worth)
+	p := &part{ingest: in, result: res, diffID: diffID, shared: &s.loading, store: s.layers}
 	if res.SelfContained() {
 		err = p.seal(layers.ByDiff(diffID))
 	}
@@ -206,7 +219,7 @@ func unpackStream(ctx context.Context, body io.Reader, desc ocispec.Descriptor, 
 		_, err = io.Copy(io.Discard, raw)
 	}
 	if err != nil {
-		return nil, err
+		return nil, spoiled(err)
 	}
 	if got := blob.Digest(); got != desc.Digest || (desc.Size >= 0 && size.n != desc.Size) {
 		return nil, fmt.Errorf("the layer loaded is %s of %d bytes, not %s of %d: %w", got, size.n, desc.Digest, desc.Size, errdefs.ErrDataLoss)
@@ -215,6 +228,16 @@ func unpackStream(ctx context.Context, body io.Reader, desc ocispec.Descriptor, 
 		return nil, fmt.Errorf("the layer unpacks to %s, the image's configuration says %s: %w", got, diffID, errdefs.ErrDataLoss)
 	}
 	return res, nil
+}
+
+// spoiled types the errors of decompressing and unpacking that are neither the
+// network's nor the disk's: they are the content's.
+func spoiled(err error) error {
+	var disk syscall.Errno
+	if errors.As(err, &disk) || errdefs.Resolve(err) != errdefs.ErrUnknown { //nolint:errorlint // Resolve answers the sentinel itself
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrDataLoss)
 }
 
 type counter struct{ n int64 }

@@ -57,7 +57,7 @@ type load struct {
 // loadShared answers an unpacked layer, held for the caller. The first caller's fn
 // loads it and its failure is everybody's. A layer that depends on those below
 // it goes to one caller only; the others load it again, each for its own image.
-func (s *Store) loadShared(ctx context.Context, id digest.Digest, dog *watchdog, fn func(context.Context, func()) (*part, error)) (*part, error) {
+func (s *Store) loadShared(ctx context.Context, id digest.Digest, dog *watchdog, fn func(context.Context, func(int64)) (*part, error)) (*part, error) {
 	l := &s.loading
 	if p := l.part(id); p != nil {
 		return p, nil
@@ -81,7 +81,7 @@ func (s *Store) loadShared(ctx context.Context, id digest.Digest, dog *watchdog,
 }
 
 // joinLoad answers the load of a layer, starting it if there is none.
-func (s *Store) joinLoad(id digest.Digest, dog *watchdog, fn func(context.Context, func()) (*part, error)) (*load, error) {
+func (s *Store) joinLoad(id digest.Digest, dog *watchdog, fn func(context.Context, func(int64)) (*part, error)) (*load, error) {
 	l := &s.loading
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *Store) joinLoad(id digest.Digest, dog *watchdog, fn func(context.Contex
 		l.all[id] = ld
 		s.wg.Go(func() {
 			defer cancel()
-			p, err := fn(ctx, func() { l.kick(ld) })
+			p, err := fn(ctx, func(n int64) { l.count(ld, n) })
 			l.finish(id, ld, p, err)
 		})
 	}
@@ -107,12 +107,12 @@ func (s *Store) joinLoad(id digest.Digest, dog *watchdog, fn func(context.Contex
 	return ld, nil
 }
 
-// kick tells all who wait that something has arrived.
-func (l *loading) kick(ld *load) {
+// count tells all who wait how much has arrived.
+func (l *loading) count(ld *load, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for d := range ld.dogs {
-		d.kick()
+		d.count(n)
 	}
 }
 

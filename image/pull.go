@@ -90,7 +90,7 @@ func (s *Store) pull(ctx context.Context, ref reference.Ref, a *Auth) (img Image
 	defer dog.stop()
 	p.conn, err = s.registry.Begin(ctx, ref, a, func(n int64) {
 		p.bytes.Add(n)
-		dog.kick()
+		dog.count(n)
 	})
 	if err != nil {
 		return Image{}, err
@@ -111,13 +111,14 @@ func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	dog.kick()
 	names := p.names(top.Digest)
 	if en, ok := p.s.known(top.Digest); ok {
 		if img, ok := p.s.rename(ctx, en, names, nil); ok {
 			return img, nil
 		}
 	}
-	desc, raw, m, err := p.manifest(ctx, top)
+	desc, raw, m, err := p.manifest(ctx, top, dog)
 	if err != nil {
 		return Image{}, err
 	}
@@ -125,6 +126,7 @@ func (p *pull) run(ctx context.Context, dog *watchdog) (Image, error) {
 	if c.config, err = p.conn.Document(ctx, m.Config, manifest.MaxConfig); err != nil {
 		return Image{}, err
 	}
+	dog.kick()
 	cfg, err := manifest.ParseConfig(c.config, len(m.Layers))
 	if err == nil {
 		err = failpoint.At("i2")
@@ -162,17 +164,27 @@ func (p *pull) names(top digest.Digest) []string {
 }
 
 // manifest follows indexes to the manifest for this platform.
-func (p *pull) manifest(ctx context.Context, desc ocispec.Descriptor) (ocispec.Descriptor, []byte, *ocispec.Manifest, error) {
+func (p *pull) manifest(ctx context.Context, desc ocispec.Descriptor, dog *watchdog) (ocispec.Descriptor, []byte, *ocispec.Manifest, error) {
 	return followManifests(ctx, desc, p.s.cfg.Platform, func(d ocispec.Descriptor) ([]byte, error) {
+		dog.kick()
+		if !registry.IsDocument(d.MediaType) {
+			// It lies where manifests lie; what is wrong with it is told by who reads it.
+			d.MediaType = ocispec.MediaTypeImageManifest
+		}
 		return p.conn.Document(ctx, d, manifest.MaxManifest)
 	})
 }
+
+// worth is how many bytes count as progress. A registry that sends one from time
+// to time would otherwise keep a pull, a place for layers and the caller for ever.
+const worth = 4 << 10
 
 // watchdog ends work that makes no progress.
 type watchdog struct {
 	limit  time.Duration
 	cancel context.CancelCauseFunc
 	last   atomic.Int64 // monotonic nanoseconds since begin
+	got    atomic.Int64 // bytes since then
 	begin  time.Time
 	timer  atomic.Pointer[time.Timer]
 	held   atomic.Bool
@@ -187,6 +199,14 @@ func watch(ctx context.Context, limit time.Duration) (context.Context, *watchdog
 
 // kick tells of progress.
 func (w *watchdog) kick() { w.last.Store(int64(time.Since(w.begin))) }
+
+// count tells of bytes that arrived or were unpacked; enough of them are progress.
+func (w *watchdog) count(n int64) {
+	if w.got.Add(n) >= worth {
+		w.got.Store(0)
+		w.kick()
+	}
+}
 
 // hold stops the watch for good: what follows is the disk's business.
 func (w *watchdog) hold() { w.held.Store(true) }
