@@ -49,13 +49,17 @@ func (e *PluginError) Error() string {
 }
 
 // Unwrap makes codes 11 and 50 [errdefs.ErrUnavailable], a missing binary
-// [ErrPluginMissing] and an overrun deadline [context.DeadlineExceeded].
+// [ErrPluginMissing] and an overrun deadline [ErrPluginSlow].
 func (e *PluginError) Unwrap() error { return e.cause }
 
 // unknownVerb is true if the plugin is too old for STATUS or GC.
 func (e *PluginError) unknownVerb() bool {
 	return strings.Contains(e.Msg, "unknown CNI_COMMAND") || e.Code == types.ErrIncompatibleCNIVersion
 }
+
+// ErrPluginSlow is a plugin that did not end in its time. It is always joined to
+// [context.DeadlineExceeded]: that deadline is the plugin's, not the caller's.
+var ErrPluginSlow = errors.New("did not end in time and was killed")
 
 // ErrPluginMissing is a plugin whose binary is in none of the bin_dirs.
 var ErrPluginMissing = errors.New("CNI plugin is not installed")
@@ -203,7 +207,10 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (stdo
 	case <-over:
 		cut = fmt.Errorf("wrote more than %d bytes: %w", maxOutput, errdefs.ErrInvalidArgument)
 	case <-ctx.Done():
-		cut = fmt.Errorf("did not end in time and was killed: %w", ctx.Err())
+		cut = fmt.Errorf("was cut off and killed: %w", ctx.Err())
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			cut = fmt.Errorf("%w: %w", ErrPluginSlow, ctx.Err())
+		}
 	}
 	if cut != nil {
 		_ = unix.Kill(-pid, unix.SIGKILL)

@@ -17,8 +17,9 @@ import (
 
 // rules is asked from the top; the first class an error belongs to decides.
 //
-// A shim that does not answer comes before everything: the deadline in that
-// error is crid's own, for one question, and not the caller's. Then the two
+// A shim that does not answer and a plugin that does not end come before
+// everything: the deadline in those errors is crid's own, for one question, and not
+// the caller's. Then the two
 // context errors: an operation that was cut off often wraps
 // what it was doing ("unavailable: … context deadline exceeded"), and a caller
 // must be able to tell its own deadline from a broken part.
@@ -27,6 +28,7 @@ var rules = []struct {
 	code codes.Code
 }{
 	{shimclient.ErrUnreachable, codes.Unavailable},
+	{cni.ErrPluginSlow, codes.Unavailable},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 	{errdefs.ErrInvalidArgument, codes.InvalidArgument},
