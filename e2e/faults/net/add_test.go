@@ -46,6 +46,9 @@ func TestF77AnAddThatHangs(t *testing.T) {
 	if !strings.Contains(words, ours) || !strings.Contains(words, "in time") {
 		t.Errorf("the error names neither plugin nor reason: %s", words)
 	}
+	if !strings.Contains(words, codes.Unavailable.String()) {
+		t.Errorf("a plugin's deadline is told as the caller's: %s", words)
+	}
 	if n := b.held(); n != 0 {
 		t.Errorf("%d children of the plugin are left", n)
 	}
