@@ -167,7 +167,7 @@ func (p *pull) names(top digest.Digest) []string {
 func (p *pull) manifest(ctx context.Context, desc ocispec.Descriptor, dog *watchdog) (ocispec.Descriptor, []byte, *ocispec.Manifest, error) {
 	return followManifests(ctx, desc, p.s.cfg.Platform, func(d ocispec.Descriptor) ([]byte, error) {
 		dog.kick()
-		if !registry.IsDocument(d.MediaType) {
+		if !manifest.KnownType(d.MediaType) {
 			// It lies where manifests lie; what is wrong with it is told by who reads it.
 			d.MediaType = ocispec.MediaTypeImageManifest
 		}

@@ -52,7 +52,7 @@ func Choose(idx ocispec.Index, m platforms.MatchComparer) ([]ocispec.Descriptor,
 	var fit, unnamed []ocispec.Descriptor
 	for _, d := range idx.Manifests {
 		switch {
-		case !known(d.MediaType) && d.MediaType != "":
+		case !KnownType(d.MediaType) && d.MediaType != "":
 		case d.Platform == nil:
 			unnamed = append(unnamed, d)
 		case m.Match(platforms.Normalize(*d.Platform)):

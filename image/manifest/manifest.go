@@ -112,7 +112,7 @@ func (p probe) check(header string) error {
 			return invalid("unknown media type %q", mt)
 		}
 	}
-	if known(header) && p.MediaType != "" && header != p.MediaType {
+	if KnownType(header) && p.MediaType != "" && header != p.MediaType {
 		return invalid("it was announced as %q and says %q of itself", header, p.MediaType)
 	}
 	return nil
@@ -197,7 +197,8 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("read image manifest: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-func known(mediaType string) bool {
+// KnownType tells whether a media type is that of a manifest or of an index.
+func KnownType(mediaType string) bool {
 	return images.IsIndexType(mediaType) || images.IsManifestType(mediaType)
 }
 
