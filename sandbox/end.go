@@ -289,10 +289,11 @@ func (p *Pods) Attach(ctx context.Context, v *store.Pod) {
 	if v.State.Holds&lifecycle.HoldsShim == 0 || !v.Shim.Process.Known() {
 		return
 	}
-	p.mu.Lock()
-	attached := p.shims[v.ID].Tasks != nil
-	p.mu.Unlock()
-	if attached {
+	_, _, _ = p.taking.Do(v.ID, func() (any, error) { p.attach(ctx, v); return nil, nil })
+}
+
+func (p *Pods) attach(ctx context.Context, v *store.Pod) {
+	if p.Connected(v.ID) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, adoptDeadline)

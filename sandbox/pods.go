@@ -115,14 +115,17 @@ type Pods struct {
 	desk upkeep.Desk
 
 	mu    sync.Mutex
-	shims map[string]held
+	shims map[string]kept
 	// untaken are pods whose shim lives and could not be taken up yet.
 	untaken map[string]struct{}
+	// quietSince is when shims that do not answer were first asked again.
+	quietSince map[string]time.Time
 	// pauses are the holds on sandbox processes.
 	pauses map[string]container.Proc
 	stop   chan struct{}
 	wg     sync.WaitGroup
 	late   singleflight.Group // sandbox processes added later
+	taking singleflight.Group // shims of an earlier run that are connected to
 }
 
 // New answers hands that have done nothing yet.
@@ -130,7 +133,7 @@ func New(cfg Config) *Pods {
 	if cfg.Namespaces == nil {
 		cfg.Namespaces = kernelNamespaces{}
 	}
-	p := &Pods{Config: cfg, shims: map[string]held{}, untaken: map[string]struct{}{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
+	p := &Pods{Config: cfg, shims: map[string]kept{}, untaken: map[string]struct{}{}, quietSince: map[string]time.Time{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
 	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
 		v, err := p.Ledger.Pod(id)
 		if err != nil || v.ID != id {
@@ -198,11 +201,17 @@ func (p *Pods) Dir(id string) string { return filepath.Join(p.StateDir, "pods", 
 
 func (p *Pods) pins(id string) string { return filepath.Join(p.Dir(id), "ns") }
 
-// Of implements container.Shims.
+// Of implements container.Shims. A shim of an earlier run that nobody has
+// connected to yet is connected to here, within a bound: who asks in the first
+// moments after a start is not told that there is none.
 func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
-	p.mu.Lock()
-	s := p.shims[podID].Tasks
-	p.mu.Unlock()
+	s := p.held(podID)
+	if s == nil && p.toTakeUp(podID) {
+		if v, err := p.Ledger.Pod(podID); err == nil {
+			p.Attach(context.Background(), v)
+		}
+		s = p.held(podID)
+	}
 	if s == nil {
 		// After a restart it takes a moment, or long if it hangs, until it is taken up.
 		if v, err := p.Ledger.Pod(podID); err == nil && v.State.Holds&lifecycle.HoldsShim != 0 && v.Shim.Process.Known() && p.living(v.Shim.Process) {
@@ -216,6 +225,28 @@ func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
 	default:
 		return s, nil
 	}
+}
+
+func (p *Pods) held(podID string) shimclient.Tasks {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shims[podID].Tasks
+}
+
+// Connected reports whether the pod's shim is held; it waits for nothing.
+func (p *Pods) Connected(podID string) bool { return p.held(podID) != nil }
+
+// toTakeUp reports whether the pod's shim is one of an earlier run that lives
+// and has not been connected to.
+func (p *Pods) toTakeUp(podID string) bool {
+	v, err := p.Ledger.Pod(podID)
+	if err != nil || v.State.Holds&lifecycle.HoldsShim == 0 || v.State.Phase == lifecycle.PodMaking || !v.Shim.Process.Known() {
+		return false
+	}
+	p.mu.Lock()
+	_, tried := p.untaken[podID]
+	p.mu.Unlock()
+	return !tried && p.living(v.Shim.Process)
 }
 
 // DeleteTask implements container.Shims.
@@ -265,14 +296,14 @@ func (p *Pods) EndHung(ctx context.Context, podID string) {
 	}
 }
 
-// held is a shim that is kept, and whether we still care for its death: Gone
+// kept is a shim that is held, and whether we still care for its death: Gone
 // stays open for ever once our side of a shim is closed.
-type held struct {
+type kept struct {
 	shimclient.Tasks
 	left chan struct{}
 }
 
-func (h held) leave() {
+func (h kept) leave() {
 	if h.Tasks != nil {
 		close(h.left)
 		_ = h.Close()
@@ -281,7 +312,7 @@ func (h held) leave() {
 
 // keep takes a connected shim up and has its death reported.
 func (p *Pods) keep(id string, s shimclient.Tasks) {
-	now := held{s, make(chan struct{})}
+	now := kept{s, make(chan struct{})}
 	p.mu.Lock()
 	old := p.shims[id]
 	p.shims[id] = now

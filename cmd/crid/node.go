@@ -202,18 +202,10 @@ func (n *node) plan(p *store.Pod) (*podplan.Pod, error) {
 func (n *node) facts() metrics.Facts {
 	const longOwed = 30 * time.Second
 	return metrics.Facts{
-		Pods:       func() map[string]int { return server.PodCounts(n.ledger) },
-		Containers: func() map[string]int { return server.ContainerCounts(n.ledger) },
-		Tasks:      func() map[string]int { return server.TaskCounts(n.ledger) },
-		ShimsUp: func() int {
-			up := 0
-			for _, p := range n.ledger.Pods() {
-				if _, err := n.pods.Of(p.ID); err == nil {
-					up++
-				}
-			}
-			return up
-		},
+		Pods:             func() map[string]int { return server.PodCounts(n.ledger) },
+		Containers:       func() map[string]int { return server.ContainerCounts(n.ledger) },
+		Tasks:            func() map[string]int { return server.TaskCounts(n.ledger) },
+		ShimsUp:          func() int { return len(n.pods.ShimPids()) },
 		ShimsUnreachable: n.unreachable,
 		ShimsRSS:         n.shimMemory,
 		Stuck: func() map[string]int {

@@ -82,7 +82,7 @@ func (r *Reconciler) checkPod(p *store.Pod, add func(name, severity, format stri
 	if alive, err := container.Alive(r.Kernel, p.Shim.Process); err == nil && !alive {
 		add("no-shim", "fail", "pod sandbox %s is shown as ready, but its shim %s is gone", p.ID, shim)
 	}
-	if _, err := r.Pods.Of(p.ID); err != nil && r.Settled() {
-		add("no-shim", "fail", "pod sandbox %s is shown as ready: %v", p.ID, err)
+	if r.Settled() && !r.Pods.Connected(p.ID) {
+		add("no-shim", "fail", "pod sandbox %s is shown as ready, but crid is not connected to its shim %s", p.ID, shim)
 	}
 }
