@@ -31,6 +31,7 @@ for set in "${@:-run}"; do
 		need bzip2 cmd bzip2        # busybox's source is a tar.bz2, Debian's patches to it a tar.xz
 		need xz-utils cmd xz
 		need patch cmd patch
+		need strace cmd strace      # fault tests slow a shim's system calls down with it
 		need procps cmd sysctl ;;
 	vm)
 		need qemu-system-x86 cmd qemu-system-x86_64

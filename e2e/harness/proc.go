@@ -42,6 +42,9 @@ func readProc(pid int) (Proc, bool) {
 	return p, true
 }
 
+// Processes are all processes of the machine that live.
+func Processes() []Proc { return allProcs() }
+
 func allProcs() []Proc {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

@@ -93,7 +93,7 @@ func (s *Pods) announce(kind lifecycle.Notice, p *store.Pod) {
 func (s *Pods) RunPodSandbox(ctx context.Context, r *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
 	handler, ok := s.d.Handler(r.GetRuntimeHandler())
 	if !ok {
-		return nil, validate.Bad("runtime_handler", "%q is not configured: add it as [runtimes.%s] or use one that Status lists", r.GetRuntimeHandler(), r.GetRuntimeHandler())
+		return nil, validate.Bad("runtime_handler", "%q cannot be used: either it is not configured as [runtimes.%s], or its shim or OCI runtime is missing (crid check says which); Status lists those that can", r.GetRuntimeHandler(), r.GetRuntimeHandler())
 	}
 	sealed, plan, err := s.d.Specs.SealPod(handler, r.GetConfig())
 	if err != nil {

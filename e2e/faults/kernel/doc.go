@@ -1,0 +1,2 @@
+// Package kernel injects the faults of shims on real parts.
+package kernel

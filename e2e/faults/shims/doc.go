@@ -1,0 +1,2 @@
+// Package shims injects the faults of shims on real parts.
+package shims
