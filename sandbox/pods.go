@@ -206,18 +206,17 @@ func (p *Pods) pins(id string) string { return filepath.Join(p.Dir(id), "ns") }
 // moments after a start is not told that there is none.
 func (p *Pods) Of(podID string) (shimclient.Tasks, error) {
 	s := p.held(podID)
-	if s == nil && p.toTakeUp(podID) {
-		if v, err := p.Ledger.Pod(podID); err == nil {
+	if s == nil {
+		v, err := p.Ledger.Pod(podID)
+		if err != nil || v.State.Holds&lifecycle.HoldsShim == 0 || !v.Shim.Process.Known() || !p.living(v.Shim.Process) {
+			return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
+		}
+		if !p.tried(podID) {
 			p.Attach(context.Background(), v)
 		}
-		s = p.held(podID)
-	}
-	if s == nil {
-		// After a restart it takes a moment, or long if it hangs, until it is taken up.
-		if v, err := p.Ledger.Pod(podID); err == nil && v.State.Holds&lifecycle.HoldsShim != 0 && v.Shim.Process.Known() && p.living(v.Shim.Process) {
+		if s = p.held(podID); s == nil {
 			return nil, fmt.Errorf("shim of pod sandbox %s: crid has not reached it yet, try again: %w", podID, errdefs.ErrUnavailable)
 		}
-		return nil, fmt.Errorf("shim of pod sandbox %s: %w", podID, errdefs.ErrNotFound)
 	}
 	select {
 	case <-s.Gone():
@@ -236,17 +235,12 @@ func (p *Pods) held(podID string) shimclient.Tasks {
 // Connected reports whether the pod's shim is held; it waits for nothing.
 func (p *Pods) Connected(podID string) bool { return p.held(podID) != nil }
 
-// toTakeUp reports whether the pod's shim is one of an earlier run that lives
-// and has not been connected to.
-func (p *Pods) toTakeUp(podID string) bool {
-	v, err := p.Ledger.Pod(podID)
-	if err != nil || v.State.Holds&lifecycle.HoldsShim == 0 || v.State.Phase == lifecycle.PodMaking || !v.Shim.Process.Known() {
-		return false
-	}
+// tried reports whether the shim could not be taken up and will be tried again.
+func (p *Pods) tried(podID string) bool {
 	p.mu.Lock()
-	_, tried := p.untaken[podID]
-	p.mu.Unlock()
-	return !tried && p.living(v.Shim.Process)
+	defer p.mu.Unlock()
+	_, ok := p.untaken[podID]
+	return ok
 }
 
 // DeleteTask implements container.Shims.
