@@ -101,11 +101,22 @@ func (c Census) iptables(ctx context.Context, h *Home) {
 		}
 		subnet := strings.TrimSuffix(h.Subnet.Addr().String(), "0")
 		for rule := range strings.Lines(string(out)) {
-			if strings.Contains(rule, "CNI-") && (strings.Contains(rule, `"`+h.Name+`"`) || strings.Contains(rule, "\""+h.Name+"\\\"") || strings.Contains(rule, subnet)) {
+			if strings.Contains(rule, "CNI-") && ofNetwork(rule, h.Name, subnet) {
 				c["iptables "+table+" "+strings.TrimSpace(rule)]++
 			}
 		}
 	}
+}
+
+var networkName = regexp.MustCompile(`name: \\*"([^"\\]*)`)
+
+// ofNetwork tells whether a rule is of a network: by the name in its comment, else by the subnet in it. (Another network on the machine may have
+// the same one.)
+func ofNetwork(rule, name, subnet string) bool {
+	if m := networkName.FindStringSubmatch(rule); m != nil {
+		return m[1] == name
+	}
+	return strings.Contains(rule, `"`+name+`"`) || strings.Contains(rule, subnet)
 }
 
 // files counts folders, sockets, fifos and unfinished downloads under root and state. Content that outlives pods (images) is not counted.

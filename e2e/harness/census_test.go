@@ -26,3 +26,16 @@ func TestMountPointsWithSpacesAreFound(t *testing.T) {
 		}
 	}
 }
+
+func TestRulesAreOfTheNetworkTheyName(t *testing.T) {
+	for rule, want := range map[string]bool{
+		`-A CNI-1 -d 10.249.7.0/24 -m comment --comment "name: \"ce7\" id: \"32\"" -j ACCEPT`:  true,
+		`-A CNI-1 -d 10.249.7.0/24 -m comment --comment "name: \"else\" id: \"32\"" -j ACCEPT`: false,
+		`-A CNI-DN-1 -s 10.249.7.0/24 -p tcp -j CNI-HOSTPORT-SETMARK`:                          true,
+		`-A CNI-DN-1 -s 10.249.8.0/24 -p tcp -j CNI-HOSTPORT-SETMARK`:                          false,
+	} {
+		if got := ofNetwork(rule, "ce7", "10.249.7."); got != want {
+			t.Errorf("%t for %s", got, rule)
+		}
+	}
+}
