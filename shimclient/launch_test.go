@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -285,6 +286,28 @@ func TestKillTwice(t *testing.T) {
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A shim that goes in the last moment of its caller's patience left its socket behind for ever.
+func TestShutdownInTheLastMoment(t *testing.T) {
+	host, l := stage(t, "new")
+	s, err := host.Launch(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := unix.Kill(s.Ref().Process.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Gone()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(s.Ref().Address); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("socket: %v", err)
 	}
 }
 

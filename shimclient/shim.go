@@ -242,14 +242,15 @@ func (s *Shim) Shutdown(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case <-s.gone:
-		_ = removeSocket(ctx, s.ref.Address)
-		return nil
 	case <-ctx.Done():
 	case <-timer.C:
 	}
 	if s.handle.Exited() {
-		_ = removeSocket(ctx, s.ref.Address)
-		return nil
+		// On a clock of its own: what is left of the caller's time may be too
+		// little to see that nobody listens any more.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		defer cancel()
+		return removeSocket(ctx, s.ref.Address)
 	}
 	if answered {
 		return fmt.Errorf("shut down shim %s: it is still up, so it still has containers: %w", s.ref.ID, errdefs.ErrFailedPrecondition)
