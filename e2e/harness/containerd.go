@@ -13,7 +13,9 @@ import (
 // benchmark compares with. Same runc, same shim, same plugins as Crid. Pods that name no cgroup parent get cgroups under /k8s.io, whatever
 // the home's cgroup is.
 type Containerd struct {
-	Level string // of the log; default info
+	Level   string // of the log; default info
+	Plugins string // folder of CNI plugins to look into before bin/cni
+	Runc    string // path of a program that stands in for runc; default bin/runc
 }
 
 // Name is "containerd".
@@ -39,6 +41,13 @@ func (c Containerd) Prepare(h *Home) (string, []string, error) {
 	if level == "" {
 		level = "info"
 	}
+	runc, plugins := c.Runc, ""
+	if runc == "" {
+		runc = filepath.Join(bin, "runc")
+	}
+	if c.Plugins != "" {
+		plugins = "'" + c.Plugins + "', "
+	}
 	text := fmt.Sprintf(`version = 4
 root = %[1]q
 state = %[2]q
@@ -60,7 +69,7 @@ sandbox = %[6]q
 netns_mounts_under_state_dir = true
 restrict_oom_score_adj = true # a root without CAP_SYS_RESOURCE could start no pod otherwise
 [plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ['%[7]s/cni']
+bin_dirs = [%[9]s'%[7]s/cni']
 conf_dir = %[8]q
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
 default_runtime_name = 'runc'
@@ -68,13 +77,13 @@ default_runtime_name = 'runc'
 runtime_type = 'io.containerd.runc.v2'
 runtime_path = '%[7]s/containerd-shim-runc-v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = '%[7]s/runc'
+BinaryName = '%[10]s'
 Root = '%[4]s/runc'
 SystemdCgroup = false
 [plugins.'io.containerd.grpc.v1.cri']
 stream_server_address = '127.0.0.1'
 stream_server_port = '0'
-`, h.Root(), h.State(), h.Socket(), h.Dir, h.Certs(), kit.Pause, bin, h.CNIConf())
+`, h.Root(), h.State(), h.Socket(), h.Dir, h.Certs(), kit.Pause, bin, h.CNIConf(), plugins, runc)
 	if err := os.WriteFile(h.Config(), []byte(text), 0o644); err != nil {
 		return "", nil, err
 	}

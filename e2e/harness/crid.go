@@ -18,6 +18,7 @@ type Crid struct {
 	Cgroup  string   // cgroup driver; default cgroupfs
 	Metrics string   // address to serve metrics on; default none
 	Plugins string   // folder of CNI plugins to look into before bin/cni
+	Runc    string   // path of a program that stands in for runc; default bin/runc
 }
 
 // Name is "crid".
@@ -51,7 +52,11 @@ func (c Crid) Prepare(h *Home) (string, []string, error) {
 	fmt.Fprintf(&b, "[cni]\nconf_dir = %q\nbin_dirs = [%s]\n", h.CNIConf(), plugins)
 	fmt.Fprintf(&b, "[registry]\ncerts_dirs = [%q]\n", h.Certs())
 	fmt.Fprintf(&b, "[streaming]\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = %q\n[log]\nlevel = %q\nformat = \"text\"\n", c.Metrics, level)
-	b.WriteString(runtimeTable("runc", bin, filepath.Join(bin, "runc"), driver == "systemd"))
+	runc := c.Runc
+	if runc == "" {
+		runc = filepath.Join(bin, "runc")
+	}
+	b.WriteString(runtimeTable("runc", bin, runc, driver == "systemd"))
 	if c.Crun != "" {
 		b.WriteString(runtimeTable("crun", bin, c.Crun, driver == "systemd"))
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crid-project/crid/e2e/project"
 )
 
@@ -81,17 +83,9 @@ func (h *Home) members() []Proc {
 	var procs []Proc
 	seen := map[int]bool{}
 	for _, dir := range h.cgroupDirs() {
-		data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if err != nil {
-			continue
-		}
-		for f := range strings.FieldsSeq(string(data)) {
-			pid, err := strconv.Atoi(f)
-			if err != nil || seen[pid] {
-				continue
-			}
-			seen[pid] = true
-			if p, ok := readProc(pid); ok {
+		for _, p := range members(dir) {
+			if !seen[p.Pid] {
+				seen[p.Pid] = true
 				procs = append(procs, p)
 			}
 		}
@@ -121,6 +115,56 @@ func (h *Home) cgroupDirs() []string {
 	return dirs
 }
 
+// CgroupsOf are the folders of a container's or sandbox's cgroup, one in each hierarchy that has it.
+func (h *Home) CgroupsOf(id string) []string {
+	return slices.DeleteFunc(h.cgroupDirs(), func(dir string) bool { return !strings.Contains(filepath.Base(dir), id) })
+}
+
+// ProcsIn are the live processes in cgroups, those below included.
+func ProcsIn(dirs []string) []Proc {
+	var procs []Proc
+	seen := map[int]bool{}
+	for _, top := range dirs {
+		_ = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.IsDir() {
+				return nil //nolint:nilerr // it may vanish while we look
+			}
+			for _, p := range members(path) {
+				if !seen[p.Pid] {
+					seen[p.Pid] = true
+					procs = append(procs, p)
+				}
+			}
+			return nil
+		})
+	}
+	return procs
+}
+
+func members(dir string) []Proc {
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil
+	}
+	var procs []Proc
+	for f := range strings.FieldsSeq(string(data)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			if p, ok := readProc(pid); ok {
+				procs = append(procs, p)
+			}
+		}
+	}
+	return procs
+}
+
+// Shims are the home's shims that live.
+func (h *Home) Shims() []Proc {
+	return slices.DeleteFunc(h.processes(), func(p Proc) bool {
+		fields := strings.Fields(p.Command)
+		return len(fields) == 0 || !strings.Contains(fields[0], "containerd-shim") || slices.Contains(fields, "delete") || slices.Contains(fields, "start")
+	})
+}
+
 // Helpers are the pids of what a runtime keeps running for its pods besides their containers: shims, and pauses that hold a sandbox.
 func (h *Home) Helpers() []int {
 	var pids []int
@@ -135,6 +179,31 @@ func (h *Home) Helpers() []int {
 		}
 	}
 	return pids
+}
+
+// Find is the live process that a pid belongs to now; false if there is none.
+func Find(pid int) (Proc, bool) { return readProc(pid) }
+
+// Start is its start time, in the kernel's ticks since boot.
+func (p Proc) Start() uint64 { return p.start }
+
+// Lives tells whether it is still that process, and not another one with its pid.
+func (p Proc) Lives() bool {
+	now, ok := readProc(p.Pid)
+	return ok && now.start == p.start
+}
+
+// Signal sends a signal to it through a pidfd, after a look at the start time: never to a process that only got the same pid.
+func (p Proc) Signal(signal unix.Signal) error {
+	fd, err := unix.PidfdOpen(p.Pid, 0)
+	if err != nil {
+		return fmt.Errorf("signal %s: %w", p, err)
+	}
+	defer unix.Close(fd)
+	if !p.Lives() {
+		return fmt.Errorf("signal %s: %w", p, unix.ESRCH)
+	}
+	return unix.PidfdSendSignal(fd, signal, nil, 0)
 }
 
 // Alive tells whether a pid is that of a live process; a zombie is not one.

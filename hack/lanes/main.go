@@ -1,6 +1,6 @@
 // Lanes runs the project's tests, lane by lane, and says at the end how many passed, failed and were skipped, and why.
 //
-//	go run ./hack/lanes                    all: unit model e2e faults critest
+//	go run ./hack/lanes                    all: unit model e2e faults endurance critest
 //	go run ./hack/lanes unit e2e           some
 //	go run ./hack/lanes -run 'Restart' e2e
 //
@@ -46,6 +46,8 @@ var lanes = []lane{
 		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m"}, packages: []string{"./e2e/...", "-./e2e/faults/..."}},
 	{name: "faults", what: faultsAre, root: true, limit: 10 * time.Minute, full: 3 * time.Hour,
 		args: []string{"-tags", "e2e", "-p", "1"}, packages: []string{"./e2e/faults/..."}},
+	{name: "endurance", what: "a kubelet's loop while shims, daemon, runc, plugins and disks break by a seed", root: true, limit: 10 * time.Minute,
+		args: []string{"-tags", "endurance", "-p", "1", "-timeout", "9m"}, packages: []string{"./e2e/soak"}},
 	{name: "critest", what: "the CRI validation suite in full, in random order; streaming again over WebSocket", root: true, limit: 15 * time.Minute},
 }
 
