@@ -94,3 +94,42 @@ func restart(t *testing.T, end func(*harness.Daemon) error) {
 		t.Errorf("steady ended with %d, not with the 4 of its handler", s.GetExitCode())
 	}
 }
+
+// A kubelet does not wait: its probes and starts come as soon as the socket answers, when shims are not connected to yet.
+func TestTheFirstCallsAfterARestart(t *testing.T) {
+	d := harness.Start(t, harness.Options{Network: harness.Plain})
+	const pods = 6
+	var running, created []string
+	for n := range pods {
+		p := run(t, d, "pod"+strconv.Itoa(n), func(c *runtimeapi.PodSandboxConfig) { harness.HostNetwork(c) })
+		running = append(running, p.start(harness.Container("running")))
+		id, err := d.Create(t.Context(), p.id, harness.Container("created"), p.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		created = append(created, id)
+	}
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 3*pods)
+	for _, id := range running {
+		go func() { _, err := d.Exec(t.Context(), id, "true"); failed <- err }()
+		go func() {
+			_, err := d.Runtime.UpdateContainerResources(t.Context(), &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id,
+				Linux: &runtimeapi.LinuxContainerResources{CpuShares: 512}})
+			failed <- err
+		}()
+	}
+	for _, id := range created {
+		go func() { failed <- d.StartContainer(t.Context(), id) }()
+	}
+	for range 3 * pods {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+}
