@@ -28,6 +28,22 @@ reset: export MAKE_TARGET = reset
 reset: ## end crid and remove its pods, images, network and files
 	@hack/run.sh reset
 
+.PHONY: kubelet
+kubelet: deps parts-run build images kube-parts-kubelet ## a kubelet on crid runs static pods, shows and removes them
+	@go run ./hack/kube kubelet
+
+.PHONY: cluster
+cluster: deps parts-run build images kube-parts ## a Kubernetes cluster of one node on crid, left running
+	@go run ./hack/kube up
+
+.PHONY: cluster-status cluster-stop cluster-reset
+cluster-status: ## what runs of it
+	@go run ./hack/kube status
+cluster-stop: ## end its servers; pods go on
+	@go run ./hack/kube stop
+cluster-reset: ## remove it, its pods and files
+	@go run ./hack/kube reset
+
 ##@ build
 
 .PHONY: build
@@ -49,6 +65,12 @@ parts: parts-run ## pinned run-time parts and tools: runc, shim, CNI plugins, cr
 .PHONY: parts-run
 parts-run:
 	@hack/parts.sh runc shim cni crictl
+
+.PHONY: kube-parts kube-parts-kubelet
+kube-parts: ## Kubernetes' own programs, at pinned versions, into bin/kube
+	@hack/kube/build.sh
+kube-parts-kubelet:
+	@hack/kube/build.sh kubelet
 
 .PHONY: deps
 deps: ## install missing system packages by name
@@ -143,6 +165,18 @@ test-v2: deps parts build images ## the e2e core in a guest with cgroup v2, cgro
 	@hack/deps.sh vm
 	@hack/vm/test.sh
 
+.PHONY: test-kubelet
+test-kubelet: deps parts-run build images kube-parts-kubelet ## a real kubelet with static pods
+	@go test -tags e2e -count=1 -v -timeout 20m -run '^TestKubelet$$' ./e2e/kube
+
+.PHONY: test-cluster
+test-cluster: deps parts-run build images kube-parts ## a real cluster of one node through kubectl, crid killed at random (RUN=regexp for some)
+	@go test -tags e2e -count=1 -v -timeout 60m -run '^TestCluster$(if $(RUN),/^.*/$(RUN))' ./e2e/kube
+
+.PHONY: drill
+drill: deps parts-run build images kube-parts ## 20 upgrades and a downgrade of crid under a Deployment with a client
+	@go test -tags e2e -count=1 -v -timeout 30m -run '^TestDrill$$' ./e2e/kube
+
 ##@ other
 
 .PHONY: clean
@@ -151,4 +185,4 @@ clean: ## remove what was built (never a running demo: make reset)
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

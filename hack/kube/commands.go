@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -107,9 +106,4 @@ func reset(ctx context.Context) error {
 	}
 	fmt.Println("the cluster, its pods, images, network and files are gone")
 	return nil
-}
-
-func standalone(ctx context.Context) error {
-	_ = os.Stdout
-	return errors.New("not yet")
 }
