@@ -34,6 +34,7 @@ var recipes = []struct {
 	}},
 	{"pause", []string{"pause.c"}, compileC("pause.c")},
 	{"nnp", []string{"nnp.c"}, compileC("nnp.c")},
+	{"sh", []string{"sh.c"}, compileC("sh.c")},
 	{"web", []string{"web/main.go"}, func(src, out, _ string) []string {
 		return []string{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, filepath.Join(src, "web", "main.go")}
 	}},

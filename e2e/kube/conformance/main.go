@@ -1,0 +1,112 @@
+// Conformance runs the NodeConformance part of Kubernetes' own node suite (test/e2e_node, built from the module) offline, against a runtime that
+// it starts with everything of its own.
+//
+//	go run ./e2e/kube/conformance                        crid: every spec that is labelled NodeConformance and neither Serial, Slow, Flaky nor Disruptive
+//	go run ./e2e/kube/conformance -runtime containerd    the peer, under the same kubelet with the same images
+//	go run ./e2e/kube/conformance -focus 'Probing'       some specs
+//	go run ./e2e/kube/conformance -filter 'NodeConformance && Slow'
+//
+// The suite has fixed ports, and a kubelet writes to fixed folders. So all of it runs in a network namespace and a mount namespace that end with
+// it: this program starts itself again in them. Nothing of the machine is changed but the cgroups below the home's own.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/crid-project/crid/e2e/project"
+)
+
+// Filter chooses what the project's own job calls NodeConformance, without what needs the machine for itself.
+const defaultFilter = "NodeConformance && !Serial && !Slow && !Flaky && !Disruptive"
+
+// inside is set for the second self, in the namespaces.
+const inside = "CRID_CONFORMANCE_INSIDE"
+
+type options struct {
+	runtime, filter, focus, skip, out, level string
+	procs                                    int
+	seed                                     int64
+	limit                                    time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.runtime, "runtime", "crid", "crid or containerd")
+	flag.StringVar(&o.filter, "filter", defaultFilter, "labels of the specs to run")
+	flag.StringVar(&o.focus, "focus", "", "only specs that match this regular expression")
+	flag.StringVar(&o.skip, "skip", "", "not those that match this one")
+	flag.StringVar(&o.out, "out", "", "folder for reports and logs (default .results/nodeconformance/RUNTIME)")
+	flag.StringVar(&o.level, "log-level", "info", "of the runtime's own log")
+	flag.IntVar(&o.procs, "procs", 4, "specs at a time")
+	flag.Int64Var(&o.seed, "seed", 1, "of the random order")
+	flag.DurationVar(&o.limit, "limit", 90*time.Minute, "for all of it")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	err := o.run(ctx)
+	cancel()
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+func (o *options) run(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("containers need root")
+	}
+	if o.out == "" {
+		root, err := project.Root()
+		if err != nil {
+			return err
+		}
+		o.out = filepath.Join(root, ".results", "nodeconformance", o.runtime)
+	}
+	var err error
+	if o.out, err = filepath.Abs(o.out); err != nil {
+		return err
+	}
+	if os.Getenv(inside) == "" {
+		return again(ctx)
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	w, err := newWorld(o)
+	if err != nil {
+		return err
+	}
+	err = w.examine(ctx)
+	return errors.Join(err, w.close())
+}
+
+// again runs this program in new namespaces and passes its status on.
+func again(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 2 * time.Minute
+	var exit *exec.ExitError
+	if err := cmd.Run(); errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.Exit(exit.ExitCode()) // it has said why
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
