@@ -2,7 +2,7 @@
 # hack/kube/build.sh [PROGRAM...]: builds Kubernetes' own programs from their Go modules into bin/kube. PROGRAM is one of
 #
 #   kubelet kubectl kube-apiserver kube-controller-manager kube-scheduler etcd   (default: these)
-#   agnhost nnp e2e_node.test                                                   what the node conformance suite needs
+#   agnhost nnp e2e_node.test ginkgo                                            what the node conformance suite needs
 #
 # Versions and checksums are those of hack/kube/modules/go.mod and go.sum. A program is built again only when these, the Go release
 # or this way of building has changed: a stamp in bin/kube/.stamp tells. It runs at low priority, and takes about 25 minutes of two CPUs
@@ -31,6 +31,7 @@ package_of() {
 	agnhost) echo k8s.io/kubernetes/test/images/agnhost ;;
 	nnp) echo k8s.io/kubernetes/test/images/nonewprivs ;;
 	e2e_node.test) echo k8s.io/kubernetes/test/e2e_node ;;
+	ginkgo) echo github.com/onsi/ginkgo/v2/ginkgo ;;
 	*) die "no such program: $1" ;;
 	esac
 }

@@ -39,7 +39,7 @@ func (w *world) suite(ctx context.Context) error {
 	defer log.Close()
 	args := []string{"--procs=" + strconv.Itoa(w.procs), "--no-color", "--v", "--silence-skips", "--seed=" + strconv.FormatInt(w.seed, 10), "--timeout=" + w.limit.String(),
 		"--label-filter=" + w.filter, "--focus=" + w.focus, "--skip=" + w.skip, "--output-dir=" + w.out, "--json-report=report.json", program, "--",
-		"--start-services=false", "--prepull-images=false", "--bearer-token=" + w.token, "--node-name=" + nodeName, "--container-runtime-endpoint=unix://" + w.home.Socket()}
+		"--start-services=false", "--prepull-images=false", "--bearer-token=" + w.token, "--node-name=" + nodeName, "--feature-gates=" + gate + "=true", "--container-runtime-endpoint=unix://" + w.home.Socket()}
 	cmd := exec.CommandContext(ctx, ginkgo, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = work, append(os.Environ(), "TMPDIR="+w.home.Tmp()), log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // lets it write its report

@@ -22,6 +22,10 @@ import (
 	"github.com/crid-project/crid/hack/kube/proc"
 )
 
+// gate makes the kubelet take pods' and containers' statistics and metrics from the runtime. Without it they come from cadvisor, which knows a
+// containerd at its usual address only.
+const gate = "PodAndContainerStatsFromCRI"
+
 const (
 	nodeName = "conformance"
 	nodeIP   = "10.99.77.1"
@@ -244,7 +248,7 @@ func (w *world) startKubelet(ctx context.Context) error {
 	}
 	w.kubelet = &cluster.Kubelet{Dir: filepath.Join(w.home.Dir, "kubelet"), Name: nodeName, Socket: w.home.Socket(), CgroupRoot: w.home.Cgroup, IP: nodeIP,
 		Ports: []int{10250, 10255, 10248}, Verbosity: 3,
-		Config: map[string]any{"address": "0.0.0.0", "podLogsDir": "/var/log/pods", "evictionHard": map[string]string{"memory.available": "100Mi"},
+		Config: map[string]any{"featureGates": map[string]bool{gate: true}, "address": "0.0.0.0", "podLogsDir": "/var/log/pods", "evictionHard": map[string]string{"memory.available": "100Mi"},
 			"crashLoopBackOff": map[string]string{}, "volumeStatsAggPeriod": "10s", "syncFrequency": "1m", "registryPullQPS": 5,
 			"imagePullCredentialsVerificationPolicy": "NeverVerifyPreloadedImages", "containerLogMaxSize": "10Mi", "containerLogMaxFiles": 5,
 			"containerLogMonitorInterval": "10s"},
