@@ -177,6 +177,17 @@ test-cluster: deps parts-run build images kube-parts ## a real cluster of one no
 drill: deps parts-run build images kube-parts ## 20 upgrades and a downgrade of crid under a Deployment with a client
 	@go test -tags e2e -count=1 -v -timeout 30m -run '^TestDrill$$' ./e2e/kube
 
+.PHONY: test-nodeconformance
+test-nodeconformance: deps parts build images ## the NodeConformance part of Kubernetes' node suite (RUNTIME=containerd for the peer, FOCUS=regexp for some)
+	@hack/kube/build.sh kubelet agnhost nnp e2e_node.test ginkgo
+	@$(if $(filter containerd,$(RUNTIME)),hack/parts.sh containerd,true)
+	@go run ./e2e/kube/conformance -runtime $(or $(RUNTIME),crid) $(if $(FOCUS),-focus '$(FOCUS)')
+
+.PHONY: test-multinode
+test-multinode: deps parts build images ## three nodes, each a kubelet and a crid: pods talk, a node is cut off and comes back
+	@hack/kube/build.sh
+	@go test -tags kube -count=1 -timeout 20m -v ./e2e/kube/multinode
+
 ##@ other
 
 .PHONY: clean
