@@ -181,7 +181,7 @@ drill: deps parts-run build images kube-parts ## 20 upgrades and a downgrade of 
 test-nodeconformance: deps parts build images ## the NodeConformance part of Kubernetes' node suite (RUNTIME=containerd for the peer, FOCUS=regexp for some)
 	@hack/kube/build.sh kubelet agnhost nnp e2e_node.test ginkgo
 	@$(if $(filter containerd,$(RUNTIME)),hack/parts.sh containerd,true)
-	@go run ./e2e/kube/conformance -runtime $(or $(RUNTIME),crid) $(if $(FOCUS),-focus '$(FOCUS)')
+	@go run ./hack/kube/conformance -runtime $(or $(RUNTIME),crid) $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: test-multinode
 test-multinode: deps parts build images ## three nodes, each a kubelet and a crid: pods talk, a node is cut off and comes back

@@ -1,10 +1,10 @@
 // Conformance runs the NodeConformance part of Kubernetes' own node suite (test/e2e_node, built from the module) offline, against a runtime that
 // it starts with everything of its own.
 //
-//	go run ./e2e/kube/conformance                        crid: every spec that is labelled NodeConformance and neither Serial, Slow, Flaky nor Disruptive
-//	go run ./e2e/kube/conformance -runtime containerd    the peer, under the same kubelet with the same images
-//	go run ./e2e/kube/conformance -focus 'Probing'       some specs
-//	go run ./e2e/kube/conformance -filter 'NodeConformance && Slow'
+//	go run ./hack/kube/conformance                        crid: every spec that is labelled NodeConformance and neither Serial, Slow, Flaky nor Disruptive
+//	go run ./hack/kube/conformance -runtime containerd    the peer, under the same kubelet with the same images
+//	go run ./hack/kube/conformance -focus 'Probing'       some specs
+//	go run ./hack/kube/conformance -filter 'NodeConformance && Slow'
 //
 // The suite has fixed ports, and a kubelet writes to fixed folders. So all of it runs in a network namespace and a mount namespace that end with
 // it: this program starts itself again in them. Nothing of the machine is changed but the cgroups below the home's own.

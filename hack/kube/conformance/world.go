@@ -137,7 +137,7 @@ func (w *world) announceHandler() error {
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return err
 	}
-	text := "# Not read by any runtime; see e2e/kube/conformance.\n[runtimes.test-handler]\n"
+	text := "# Not read by any runtime; see hack/kube/conformance.\n[runtimes.test-handler]\n"
 	if err := os.WriteFile(filepath.Join(upper, "containerd", "config.toml"), []byte(text), 0o644); err != nil {
 		return err
 	}
