@@ -38,6 +38,7 @@ func (c *Containers) Adopt(v *store.Container) bool {
 			return false
 		}
 		c.watch(v.ID) // its shim may take seconds to be reached
+		c.noteExecs(v)
 	case lifecycle.Starting:
 		if v.Boot != c.Ledger.Boot() {
 			c.lost(v)
@@ -89,11 +90,15 @@ func (c *Containers) Settle(ctx context.Context, id string) {
 		default:
 			c.watch(id)
 			c.askWhetherKnown(ctx, v)
+			c.settleLimits(ctx, v)
+			c.endExecs(v)
 		}
 	case lifecycle.Exited:
 		// What it wrote while nobody listened may still be in the pipes.
 		c.finishStreams(v)
-	case lifecycle.Making, lifecycle.Created, lifecycle.Removing, lifecycle.Gone:
+	case lifecycle.Created:
+		c.settleLimits(ctx, v)
+	case lifecycle.Making, lifecycle.Removing, lifecycle.Gone:
 	}
 	c.Tend(id)
 }

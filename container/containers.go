@@ -66,7 +66,9 @@ type Containers struct {
 	// interrupted are starts that the end of the last run cut short, until it is
 	// known how far they came.
 	interrupted map[string]bool
-	settling    singleflight.Group
+	// left are execs that the last run left, by container, until they are seen to.
+	left     map[string][]string
+	settling singleflight.Group
 }
 
 // grip is the hold on a container's main process.
@@ -83,7 +85,7 @@ func New(cfg Config) *Containers {
 	if cfg.Follow == nil {
 		cfg.Follow = func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error) { return log.Follow(stream, pipe) }
 	}
-	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}}
+	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}, left: map[string][]string{}}
 	c.desk = upkeep.Desk{Kind: "container", Log: cfg.Log, Do: c.do, Owes: func(id string) lifecycle.Work {
 		v, err := c.Ledger.Container(id)
 		if err != nil || v.ID != id {

@@ -6,11 +6,9 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
-	oci "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/crid-project/crid/container/plan"
 	"github.com/crid-project/crid/container/stdio"
-	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -27,7 +25,7 @@ func (c *Containers) Exec(ctx context.Context, id string, r stdio.ExecRequest) (
 		return 0, err
 	}
 	proc := plan.ExecProcess(spec, r.Cmd, r.TTY)
-	code, err := stdio.Exec(ctx, shim, v.ID, proc, filepath.Join(c.Bundle(v.ID), "execs"), r)
+	code, err := stdio.Exec(ctx, shim, v.ID, proc, c.execs(v.ID), r)
 	if err != nil {
 		if isNotFound(err) {
 			c.askWhetherKnown(context.WithoutCancel(ctx), v)
@@ -36,6 +34,42 @@ func (c *Containers) Exec(ctx context.Context, id string, r stdio.ExecRequest) (
 	}
 	return code, nil
 }
+
+// noteExecs takes down, before there can be new ones, the execs that the last run
+// of crid was running in a container.
+func (c *Containers) noteExecs(v *store.Container) {
+	names, err := stdio.Left(c.execs(v.ID))
+	if err != nil {
+		c.Log.Warn("look for execs of an earlier run", "container", v.ID, "err", err)
+	}
+	if len(names) > 0 {
+		c.mu.Lock()
+		c.left[v.ID] = names
+		c.mu.Unlock()
+	}
+}
+
+// endExecs ends them: nobody waits for them any more. In the background, within a
+// bound.
+func (c *Containers) endExecs(v *store.Container) {
+	c.mu.Lock()
+	names := c.left[v.ID]
+	c.mu.Unlock()
+	shim, err := c.Shims.Of(v.PodID)
+	if err != nil || len(names) == 0 {
+		return // a dead shim takes the container along
+	}
+	c.mu.Lock()
+	delete(c.left, v.ID)
+	c.mu.Unlock()
+	c.Log.Info("ending execs of an earlier run", "container", v.ID, "execs", len(names))
+	for _, name := range names {
+		stdio.EndLeft(shim, v.ID, name, c.execs(v.ID))
+	}
+}
+
+// execs is where the pipes of a container's execs lie, a folder for each.
+func (c *Containers) execs(id string) string { return filepath.Join(c.Bundle(id), "execs") }
 
 // Attach carries a running container's streams to and from a client, until
 // either ends.
@@ -69,52 +103,4 @@ func (c *Containers) task(id, what string) (*store.Container, shimclient.Tasks, 
 		return nil, nil, fmt.Errorf("%s container %s: %w", what, v.ID, err)
 	}
 	return v, shim, nil
-}
-
-// UpdateResources changes the limits of a container, running or created.
-func (c *Containers) UpdateResources(ctx context.Context, id string, u Update) error {
-	v, err := c.Ledger.Container(id)
-	if err != nil {
-		return err
-	}
-	switch v.State.Phase {
-	case lifecycle.Running:
-		shim, err := c.Shims.Of(v.PodID)
-		if err != nil {
-			return fmt.Errorf("update container %s: %w", v.ID, err)
-		}
-		if err := shim.Update(ctx, v.ID, u.Resources, u.Annotations); err != nil {
-			if isNotFound(err) {
-				c.askWhetherKnown(context.WithoutCancel(ctx), v)
-			}
-			return fmt.Errorf("update container %s: %w", v.ID, err)
-		}
-		if err := failpoint.At("u1"); err != nil {
-			return err
-		}
-	case lifecycle.Created:
-		if err := c.updateSpec(v.ID, u.Resources); err != nil {
-			return err
-		}
-	case lifecycle.Making, lifecycle.Starting, lifecycle.Exited, lifecycle.Removing, lifecycle.Gone:
-		return fmt.Errorf("update container %s: it is %s: %w", v.ID, v.State.Phase, errdefs.ErrFailedPrecondition)
-	}
-	if _, err = c.Ledger.UpdateContainer(v.ID, func(v *store.Container) { v.Config = u.Config }); err != nil {
-		return err
-	}
-	return failpoint.At("u2")
-}
-
-// updateSpec changes the limits in the bundle of a container not yet started.
-func (c *Containers) updateSpec(id string, r *oci.LinuxResources) error {
-	spec, err := c.Spec(id)
-	if err != nil {
-		return err
-	}
-	if spec.Linux == nil {
-		spec.Linux = &oci.Linux{}
-	}
-	merged := plan.MergeResources(spec.Linux.Resources, r)
-	spec.Linux.Resources = merged
-	return c.writeBundle(id, spec)
 }

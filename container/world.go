@@ -195,6 +195,9 @@ type CreateRequest struct {
 // Update is what UpdateContainerResources asks for.
 type Update struct {
 	Resources *oci.LinuxResources
+	// Before are the limits as they were, to be put back if the update fails; nil:
+	// none were set.
+	Before *oci.LinuxResources
 	// Annotations are passed to the shim.
 	Annotations map[string]string
 	// Config is the container's configuration with the new resources in it.

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"encoding/json"
+
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
@@ -118,7 +120,10 @@ type Container struct {
 	// OOMBase is how many out-of-memory kills its parent cgroup had counted in
 	// cgroups that were gone when it was made; kept for systemd's scopes only.
 	OOMBase uint64 `json:"oom_base,omitempty"`
-	Version uint64 `json:"-"`
+	// Updating are limits of which it is not known yet whether they hold, in the
+	// words of package container; empty: what Config says holds.
+	Updating json.RawMessage `json:"updating,omitempty"`
+	Version  uint64          `json:"-"`
 }
 
 // FinishedAt is when it exited, Unix nanoseconds, 0: not yet. Never before

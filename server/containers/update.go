@@ -46,7 +46,11 @@ func (s *Containers) UpdateContainerResources(ctx context.Context, r *cri.Update
 	if err != nil {
 		return nil, err
 	}
-	if err := s.d.Hands.UpdateResources(ctx, c.ID, container.Update{Resources: limits, Annotations: r.GetAnnotations(), Config: sealed}); err != nil {
+	before, err := s.d.Specs.Limits(p.Handler, "linux", old.GetLinux().GetResources())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.d.Hands.UpdateResources(ctx, c.ID, container.Update{Resources: limits, Before: before, Annotations: r.GetAnnotations(), Config: sealed}); err != nil {
 		return nil, err
 	}
 	return &cri.UpdateContainerResourcesResponse{}, nil
