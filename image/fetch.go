@@ -188,7 +188,10 @@ func (s *Store) unpackBlob(ctx context.Context, desc ocispec.Descriptor, diffID 
 	if err == nil {
 		err = failpoint.At("i4")
 	}
-	return p, err
+	if err != nil {
+		return nil, err // and not a part that is being removed, which others would share
+	}
+	return p, nil
 }
 
 func (p *part) seal(k layers.Key) error {
