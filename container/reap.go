@@ -239,6 +239,10 @@ func (c *Containers) runtimeState(v *store.Container) bool {
 func (c *Containers) erase(ctx context.Context, v *store.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanDeadline)
 	defer cancel()
+	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {
+		// On a full disk removing is what helps, and cannot wait for room.
+		c.Log.Warn("remove a container whose record cannot be written", "container", v.ID, "err", err)
+	}
 	if err := failpoint.At("r1"); err != nil {
 		return err
 	}

@@ -195,6 +195,10 @@ func (p *Pods) unpin(v *store.Pod) error {
 }
 
 func (p *Pods) erase(ctx context.Context, v *store.Pod) error {
+	if err := p.Ledger.FlushPod(ctx, v.ID); err != nil {
+		// On a full disk removing is what helps, and cannot wait for room.
+		p.Log.Warn("remove a pod sandbox whose record cannot be written", "pod", v.ID, "err", err)
+	}
 	if err := failpoint.At("m1"); err != nil {
 		return err
 	}
