@@ -6,7 +6,7 @@
 //
 //	<name>          its first line is what to do the next time the point is passed; then the file becomes <name>.reached
 //	<name>.reached  the point was passed and did what it was told. Who armed a point and does not find this has tested nothing
-//	<name>.release  ends a hang
+//	<name>.release  ends a hang, and is gone when it has
 //	passed          every point passed, a name a line, if the file exists
 //
 //	kill            SIGKILL to the daemon itself

@@ -57,7 +57,7 @@ func at(name string, kill func()) error {
 		return fmt.Errorf("%s: %w", name, ErrInjected)
 	case "hang":
 		for end := time.Now().Add(longest); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-			if _, err := os.Stat(armed + ".release"); err == nil {
+			if os.Remove(armed+".release") == nil {
 				break
 			}
 		}
