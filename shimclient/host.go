@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ type HostConfig struct {
 	// SocketDir holds the shims' sockets; State/s if empty. Keep it short: its
 	// name and 65 more bytes must fit into 107.
 	SocketDir string
+	// SearchPaths are directories in which shims find their programs, before
+	// those of $PATH.
+	SearchPaths []string
 	// Namespace is containerd's notion of whose containers these are; "crid" if
 	// empty. A runtime's root directory gets a sub-directory of this name.
 	Namespace string
@@ -103,6 +107,7 @@ func (h *Host) environment() []string {
 	if path == "" {
 		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
+	path = strings.Join(append(slices.Clone(h.config.SearchPaths), path), ":")
 	return append([]string{
 		"PATH=" + path,
 		"GOMAXPROCS=2",

@@ -135,7 +135,7 @@ func TestShimGetsNothingOfOurEnvironment(t *testing.T) {
 	slices.Sort(env)
 	want := []string{
 		"GOMAXPROCS=2", "GRPC_ADDRESS=" + dir + "/a", "MAX_SHIM_VERSION=2", "NAMESPACE=crid",
-		"PATH=" + os.Getenv("PATH"), "TEST_SHIM=new", "TTRPC_ADDRESS=" + dir + "/events.sock",
+		"PATH=/opt/a:/opt/b:" + os.Getenv("PATH"), "TEST_SHIM=new", "TTRPC_ADDRESS=" + dir + "/events.sock",
 	}
 	env = slices.DeleteFunc(env, func(s string) bool { return strings.HasPrefix(s, "PWD=") })
 	if !slices.Equal(env, want) {

@@ -226,7 +226,7 @@ func stageWithLog(t *testing.T, role string, log *slog.Logger) (*shimclient.Host
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	host, err := shimclient.NewHost(shimclient.HostConfig{
-		State: dir, Address: filepath.Join(dir, "a"), Env: []string{"TEST_SHIM=" + role}, Log: log,
+		State: dir, Address: filepath.Join(dir, "a"), SearchPaths: []string{"/opt/a", "/opt/b"}, Env: []string{"TEST_SHIM=" + role}, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func newNode(d Daemon) (*node, error) {
 	}
 	kernel := container.RealKernel{Watcher: n.watcher}
 	if n.host, err = shimclient.NewHost(shimclient.HostConfig{State: c.State, SocketDir: c.ShimSocketDir, Namespace: container.Namespace,
-		Address: c.Address, StartTimeout: c.Timeouts.ShimStart.Std(), Log: d.Log}); err != nil {
+		Address: c.Address, SearchPaths: c.SearchPaths(), StartTimeout: c.Timeouts.ShimStart.Std(), Log: d.Log}); err != nil {
 		return nil, fmt.Errorf("prepare for shims: %w", err)
 	}
 	if err := n.openNetworks(); err != nil {

@@ -60,7 +60,7 @@ func resetParts(c *config.Config, log *slog.Logger, say func(format string, args
 		return parts, fmt.Errorf("watch processes: %w", err)
 	}
 	if n.host, err = shimclient.NewHost(shimclient.HostConfig{State: c.State, SocketDir: c.ShimSocketDir, Namespace: container.Namespace,
-		Address: c.Address, Log: log}); err != nil {
+		Address: c.Address, SearchPaths: c.SearchPaths(), Log: log}); err != nil {
 		return parts, fmt.Errorf("prepare for shims: %w", err)
 	}
 	if n.networks, err = cni.New(cni.Config{ConfDir: c.CNI.ConfDir, BinDirs: c.CNI.BinDirs, CacheDir: c.CNI.CacheDir,
