@@ -88,15 +88,17 @@ func (r *Reconciler) Recover(ctx context.Context) {
 	}
 	ended := map[string][]string{}
 	for _, c := range r.Ledger.Containers() {
-		if _, err := r.Ledger.Pod(c.PodID); err != nil {
-			// Its pod's record was lost. It can still be stopped and removed.
-			r.Log.Error("a container whose pod has no record", "container", c.ID, "pod", c.PodID)
-		}
 		if !r.Containers.Adopt(c) {
 			ended[c.PodID] = append(ended[c.PodID], c.ID)
 		}
 	}
 	r.learnEnds(ctx, ended)
+	for _, c := range r.orphans() {
+		// Shim, network and namespaces were in its pod's record: the sweep takes
+		// them away, and nobody could find them for it any more.
+		r.Log.Error("the record of a container's pod is lost; the container is killed", "container", c.ID, "pod", c.PodID)
+		_, _ = r.Ledger.StepContainer(c.ID, lifecycle.SeenShimGone{})
+	}
 	for _, p := range r.Ledger.Pods() {
 		r.Pods.AdoptShim(p)
 	}
@@ -164,14 +166,37 @@ func (r *Reconciler) Settle(ctx context.Context) {
 		}()
 	}
 	wg.Wait()
-	for _, c := range r.Ledger.Containers() {
-		if _, err := r.Ledger.Pod(c.PodID); err != nil {
-			r.Containers.Settle(ctx, c.ID)
-		}
-	}
+	r.endOrphans(ctx)
 	r.sweep(ctx)
 	r.settled.Store(true)
 }
+
+// orphans are the containers whose pod has no record.
+func (r *Reconciler) orphans() (out []*store.Container) {
+	for _, c := range r.Ledger.Containers() {
+		if _, err := r.Ledger.Pod(c.PodID); err != nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// endOrphans waits for the ends of orphans, as long as the sweep can wait: what
+// it takes away is theirs.
+func (r *Reconciler) endOrphans(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, orphansDeadline)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, c := range r.orphans() {
+		wg.Go(func() {
+			r.Containers.Settle(ctx, c.ID)
+			_, _ = r.Ledger.WaitContainer(ctx, c.ID, func(c *store.Container) bool { return !c.State.Alive() })
+		})
+	}
+	wg.Wait()
+}
+
+const orphansDeadline = 10 * time.Second
 
 func (r *Reconciler) settleMembers(ctx context.Context, pod string) {
 	var wg sync.WaitGroup

@@ -29,7 +29,7 @@ func (r *Reconciler) sweep(ctx context.Context) {
 		}
 	}
 	for _, id := range r.Images.Rootfses() {
-		if !containers[id] {
+		if !containers[id] && !r.bornMeanwhile(id) {
 			r.repaired("stray-rootfs", "container", id)
 			if err := r.Images.RemoveRootfs(ctx, id); err != nil {
 				r.Log.Error("sweep root file system", "container", id, "err", err)
@@ -49,6 +49,9 @@ func (r *Reconciler) known() (pods, containers map[string]bool) {
 	}
 	for _, c := range r.Ledger.Containers() {
 		containers[c.ID] = true
+		if c.State.Alive() {
+			pods[c.PodID] = true // or its network and namespaces would go from under it
+		}
 	}
 	return pods, containers
 }
@@ -162,6 +165,11 @@ func (r *Reconciler) sweepNetworks(ctx context.Context) {
 	for _, p := range r.Ledger.Pods() {
 		if p.NetNS != "" {
 			valid = append(valid, cni.Attachment{ID: p.ID, NetNS: p.NetNS})
+		}
+	}
+	for _, c := range r.orphans() {
+		if c.State.Alive() {
+			valid = append(valid, cni.Attachment{ID: c.PodID})
 		}
 	}
 	if err := r.Networks.GC(ctx, valid); err != nil {

@@ -156,6 +156,20 @@ func TestWhatIsBornDuringTheSweepIsNoStray(t *testing.T) {
 	}
 }
 
+// A container that is made while the sweep is under way keeps its root file system.
+func TestARootfsThatIsBornDuringTheSweepIsNoStray(t *testing.T) {
+	w := newWorld(t)
+	w.pod(1, func(*store.Pod) {})
+	w.born = func() {
+		w.member(11, 1, func(*store.Container) {})
+		w.rootfs = append(w.rootfs, id(11), id(12))
+	}
+	w.sweep(t.Context())
+	if w.index("rootfs "+id(11)) >= 0 || w.index("rootfs "+id(12)) < 0 {
+		t.Errorf("the diary: %q", w.diary)
+	}
+}
+
 func TestAFailingPluginDoesNotEndTheSweep(t *testing.T) {
 	w := newWorld(t)
 	w.gcErr = errors.New("no such plugin")

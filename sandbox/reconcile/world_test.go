@@ -52,6 +52,7 @@ type world struct {
 	full, hardy map[string]bool
 	gcErr       error
 	repairs     []string
+	born        func() // before root file systems are listed
 }
 
 func (w *world) did(format string, args ...any) {
@@ -279,6 +280,9 @@ func (images) MountImage(context.Context, string, image.Image, string, string) e
 }
 func (images) UnmountImage(context.Context, string) error { return nil }
 func (i images) Rootfses() []string {
+	if i.w.born != nil {
+		i.w.born()
+	}
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
 	return slices.Clone(i.w.rootfs)
