@@ -44,7 +44,7 @@ var lanes = []lane{
 		args: []string{"-timeout", "14m"}, packages: []string{"./store/lifecycle", "./sandbox/sim"}, env: []string{"CRID_MODEL=long", "CRID_MUTANTS=1"}},
 	{name: "e2e", what: "the real daemon on real runc, shim and plugins, with a census of leaks", root: true, limit: 25 * time.Minute,
 		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m"}, packages: []string{"./e2e/...", "-./e2e/faults/...", "-./e2e/kube/..."}},
-	{name: "faults", what: faultsAre, root: true, limit: 10 * time.Minute, full: 3 * time.Hour,
+	{name: "faults", what: faultsAre, root: true, limit: 16 * time.Minute, full: 3 * time.Hour,
 		args: []string{"-tags", "e2e", "-p", "1"}, packages: []string{"./e2e/faults/..."}},
 	{name: "endurance", what: "a kubelet's loop while shims, daemon, runc, plugins and disks break by a seed", root: true, limit: 10 * time.Minute,
 		args: []string{"-tags", "endurance", "-p", "1", "-timeout", "9m"}, packages: []string{"./e2e/soak"}},
