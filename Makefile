@@ -138,12 +138,20 @@ e2e: deps parts-run build images ## the real daemon, with a census of leaks (RUN
 faults: deps parts build failpoints images ## every crash point and fault, in full (RUN=regexp for some; make test runs a tenth)
 	@CRID_FAULTS=all go run ./hack/lanes -run "$(RUN)" faults
 
-# Knobs of the three below go to them as they are: DURATION=2h SEED=7 PACE=4s, N=5000.
+# Knobs of these go to them as they are: DURATION=2h SEED=7 PACE=4s, N=5000.
 ENDURE = go test -tags endurance -v -count=1 -timeout 0
 
 .PHONY: soak
 soak: deps parts-run build images ## a kubelet's loop under seeded faults (DURATION=2h SEED=n)
 	@$(ENDURE) ./e2e/soak
+
+.PHONY: churn
+churn: deps parts-run build images ## pods come and go, and what they leave in memory (N=5000)
+	@$(ENDURE) ./e2e/churn
+
+.PHONY: histories
+histories: deps parts-run build images ## concurrent calls under faults, held against a model by Porcupine (DURATION=10m SEED=n)
+	@$(ENDURE) ./e2e/histories
 
 .PHONY: critest
 critest: deps parts build images ## the CRI validation suite in full (FOCUS=regexp for some, SEED=n)

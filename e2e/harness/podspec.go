@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 
@@ -26,6 +28,20 @@ func (h *Home) Pod(name string) *runtimeapi.PodSandboxConfig {
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}},
 		},
 	}
+}
+
+// Forget removes what a kubelet makes for a pod: its cgroup parent, its logs. It fails if a runtime has left anything in the parent.
+func (h *Home) Forget(p *runtimeapi.PodSandboxConfig) error {
+	errs := []error{os.RemoveAll(p.GetLogDirectory())}
+	parent := h.ParentPath(p.GetLinux().GetCgroupParent())
+	for _, top := range []string{cgroupRoot, cgroupRoot + "/*"} {
+		dirs, err := filepath.Glob(top + parent)
+		errs = append(errs, err)
+		for _, dir := range dirs {
+			errs = append(errs, os.Remove(dir))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // HostNetwork makes a pod share the host's network.

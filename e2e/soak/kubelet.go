@@ -109,16 +109,9 @@ func (k *kubelet) fail(p *pod, err error) {
 
 // forget removes what the kubelet made for a pod: its cgroup parent, its logs, its marks.
 func (k *kubelet) forget(p *pod) {
-	parent := k.home.ParentPath(p.config.GetLinux().GetCgroupParent())
-	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		found, _ := filepath.Glob(top + parent)
-		for _, dir := range found {
-			if err := os.Remove(dir); err != nil {
-				k.broken("pod %s was removed, and something is left in its cgroup parent: %v", p.uid(), err)
-			}
-		}
+	if err := k.home.Forget(p.config); err != nil {
+		k.broken("pod %s was removed, and something is left in its cgroup parent: %v", p.uid(), err)
 	}
-	_ = os.RemoveAll(p.config.GetLogDirectory())
 	_ = os.RemoveAll(filepath.Join(k.home.Tmp(), "marks", p.uid()))
 	k.count("pods")
 	k.say("pod %s is gone", p.uid())

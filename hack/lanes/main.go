@@ -46,8 +46,8 @@ var lanes = []lane{
 		args: []string{"-tags", "e2e", "-p", "1", "-timeout", "24m"}, packages: []string{"./e2e/...", "-./e2e/faults/...", "-./e2e/kube/..."}},
 	{name: "faults", what: faultsAre, root: true, limit: 16 * time.Minute, full: 3 * time.Hour,
 		args: []string{"-tags", "e2e", "-p", "1"}, packages: []string{"./e2e/faults/..."}},
-	{name: "endurance", what: "a kubelet's loop while shims, daemon, runc, plugins and disks break by a seed", root: true, limit: 10 * time.Minute,
-		args: []string{"-tags", "endurance", "-p", "1", "-timeout", "9m"}, packages: []string{"./e2e/soak"}},
+	{name: "endurance", what: "a kubelet's loop while shims, daemon, runc, plugins and disks break by a seed; a hundred pods that leave nothing; histories of concurrent calls held against a model", root: true, limit: 10 * time.Minute,
+		args: []string{"-tags", "endurance", "-p", "1", "-timeout", "9m"}, packages: []string{"./e2e/soak", "./e2e/churn", "./e2e/histories"}},
 	{name: "critest", what: "the CRI validation suite in full, in random order; streaming again over WebSocket", root: true, limit: 15 * time.Minute},
 }
 
