@@ -32,6 +32,7 @@ for set in "${@:-run}"; do
 		need xz-utils cmd xz
 		need patch cmd patch
 		need strace cmd strace      # fault tests slow a shim's system calls down with it
+		need strace cmd strace
 		need procps cmd sysctl ;;
 	vm)
 		need qemu-system-x86 cmd qemu-system-x86_64

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -57,6 +58,14 @@ const (
 	allFaults = "CRID_FAULTS"
 	faultsAre = "the daemon killed, failing or left by its client at every step, and all around it misbehaving (a part of it; make faults for all)"
 )
+
+// faultsSeed is the number of this day's part, or $CRID_FAULTS_SEED.
+func faultsSeed() string {
+	if s := os.Getenv("CRID_FAULTS_SEED"); s != "" {
+		return s
+	}
+	return strconv.FormatInt(time.Now().Unix()/(24*60*60), 10)
+}
 
 // ends is how long the lane may take.
 func (l lane) ends() time.Duration {
@@ -194,6 +203,10 @@ func (r *runner) tests(ctx context.Context, l lane, failed int) error {
 	packages, err := r.expand(ctx, l)
 	if err != nil {
 		return err
+	}
+	if l.full > 0 && l.ends() != l.full {
+		l.env = append(slices.Clone(l.env), "CRID_FAULTS_SEED="+faultsSeed())
+		fmt.Println("the part of CRID_FAULTS_SEED=" + faultsSeed())
 	}
 	if err = r.goTest(ctx, l, &r.total, append(l.flags(), packages...)...); err != nil && ctx.Err() == nil {
 		err = r.again(ctx, l, failed, err)

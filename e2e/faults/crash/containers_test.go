@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	grpc "google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crid-project/crid/e2e/harness"
@@ -28,7 +30,7 @@ type ctr struct {
 	marks  string
 	spec   *runtimeapi.ContainerConfig
 	cid    string
-	ended  time.Time // when the workload was let go
+	letGo  time.Time // when the workload was let go
 	called time.Time
 }
 
@@ -100,7 +102,7 @@ func (c *ctr) over(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(c.marks, "end"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.ended = time.Now()
+	c.letGo = time.Now()
 }
 
 // status answers the container of the scene as List and ContainerStatus show it, nil if it is not there. They must agree, and times be in order.
@@ -123,6 +125,9 @@ func (c *ctr) status(t *testing.T) *runtimeapi.ContainerStatus {
 		return nil
 	}
 	st, err := c.Status(t.Context(), found.GetId())
+	if grpc.Code(err) == codes.NotFound {
+		return nil // what is being removed may go in between
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +140,11 @@ func (c *ctr) status(t *testing.T) *runtimeapi.ContainerStatus {
 // ending fails the test unless the container has ended so, within a second of when its workload did.
 func (c *ctr) ending(t *testing.T, code int32, at time.Time) {
 	t.Helper()
-	st := c.status(t)
+	ended(t, c.status(t), code, at)
+}
+
+func ended(t *testing.T, st *runtimeapi.ContainerStatus, code int32, at time.Time) {
+	t.Helper()
 	if st.GetState() != exited || st.GetExitCode() != code {
 		t.Errorf("the container is %s with %d, not EXITED with %d", st.GetState(), st.GetExitCode(), code)
 		return
@@ -155,7 +164,7 @@ func (s *create) set(t *testing.T) {
 	s.runPod(t)
 	s.spec = harness.Container("workload", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done")
 	s.spec.Image.Image = volumed
-	s.before = s.Census(t.Context())
+	s.before = s.whole(t)
 }
 
 func (s *create) call(ctx context.Context) error {
@@ -250,7 +259,7 @@ func (s *start) crashed(t *testing.T, answered bool) {
 	}
 	if s.run.variant == killFor && ran {
 		s.gone = true
-		s.ending(t, 42, s.ended)
+		s.ending(t, 42, s.letGo)
 	} else if state == exited {
 		t.Errorf("it is EXITED with %d (%s)", st.GetExitCode(), st.GetMessage())
 	}
@@ -342,7 +351,7 @@ func (s *stop) crashed(t *testing.T, answered bool) {
 			s.ending(t, 137, time.Time{})
 		}
 	case s.run.variant == killFor:
-		s.ending(t, 42, s.ended)
+		s.ending(t, 42, s.letGo)
 	case st.GetState() != running && st.GetState() != exited: // the stop is on record and goes on
 		t.Errorf("it is %s", st.GetState())
 	}
@@ -396,8 +405,8 @@ func (s *remove) crashed(t *testing.T, answered bool) {
 	if answered && st != nil {
 		t.Errorf("its removal was answered and it is %s", st.GetState())
 	}
-	if st != nil {
-		s.ending(t, 42, s.ended)
+	if st != nil { // it goes on by itself: the next look may find nothing
+		ended(t, st, 42, s.letGo)
 	}
 }
 

@@ -84,19 +84,24 @@ func chosen(t *testing.T) []run {
 		t.Logf("all %d runs", len(runs))
 		return runs
 	}
-	seed := uint64(time.Now().Unix() / (24 * 60 * 60))
-	if s := os.Getenv("CRID_FAULTS_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 63)
-		if err != nil {
-			t.Fatalf("CRID_FAULTS_SEED: %v", err)
-		}
-		seed = n
+	n := seed(t)
+	part := tenth(runs, n)
+	t.Logf("%d of %d runs: those of CRID_FAULTS_SEED=%d", len(part), len(runs), n)
+	return part
+}
+
+// seed is today's number, or CRID_FAULTS_SEED.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	s := os.Getenv("CRID_FAULTS_SEED")
+	if s == "" {
+		return uint64(time.Now().Unix() / (24 * 60 * 60))
 	}
-	total := len(runs)
-	runs = tenth(runs, seed)
-	t.Logf("%d of %d runs: those of CRID_FAULTS_SEED=%d", len(runs), total, seed)
-	fmt.Printf("crash points: %d of %d runs, CRID_FAULTS_SEED=%d\n", len(runs), total, seed)
-	return runs
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		t.Fatalf("CRID_FAULTS_SEED: %v", err)
+	}
+	return n
 }
 
 // tenth answers a part of the runs in which all calls and all variants have their share. Ten seeds in a row have all runs once.
@@ -178,7 +183,7 @@ func TestCrashPoints(t *testing.T) {
 			defer func() { n.end(t) }()
 			for r := range runs {
 				t.Run(r.name(), func(t *testing.T) {
-					n = n.ready(t)
+					n = n.ready(t, withFailpoints)
 					n.hit(t, r)
 				})
 			}

@@ -29,6 +29,9 @@ type failing struct {
 	points string
 }
 
+// withFailpoints is the daemon of most tests.
+func withFailpoints(points string) harness.Kind { return failing{points: points} }
+
 func (f failing) Prepare(h *harness.Home) (string, []string, error) {
 	_, args, err := f.Crid.Prepare(h)
 	if err != nil {
@@ -49,7 +52,7 @@ type node struct {
 }
 
 // ready answers a node to hit: the same one, or a new one if there is none or it is spoilt.
-func (n *node) ready(t *testing.T) *node {
+func (n *node) ready(t *testing.T, kind func(points string) harness.Kind) *node {
 	t.Helper()
 	if n != nil && !n.spoilt {
 		return n
@@ -60,7 +63,7 @@ func (n *node) ready(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n = &node{points: filepath.Join(home.Dir, "points"), spoilt: true}
-	n.Daemon = &harness.Daemon{Home: home, Kind: failing{points: n.points}}
+	n.Daemon = &harness.Daemon{Home: home, Kind: kind(n.points)}
 	if err := errors.Join(os.Mkdir(n.points, 0o700), kit.WriteHosts(home.Certs(), harness.Registry(t).Addr), n.Start(t.Context())); err != nil {
 		n.end(t)
 		t.Fatal(err)

@@ -111,7 +111,7 @@ func (s *execute) set(t *testing.T) {
 	if _, err := s.Exec(t.Context(), s.cid, "true"); err != nil { // the first one makes a folder for all
 		t.Fatal(err)
 	}
-	s.before = s.Census(t.Context())
+	s.before = s.whole(t)
 }
 
 // The first command runs on where the point comes before its end.
@@ -172,8 +172,8 @@ func (p *pod) has(t *testing.T, image string) bool {
 	return r.GetImage() != nil
 }
 
-// whole runs a container of an image that is shown: all its layers have to be there.
-func (p *pod) whole(t *testing.T) {
+// runs runs a container of an image that is shown: all its layers have to be there.
+func (p *pod) runs(t *testing.T) {
 	t.Helper()
 	p.runPod(t)
 	config := harness.Container("hello")
@@ -215,7 +215,7 @@ func (s *pull) call(ctx context.Context) error {
 func (s *pull) crashed(t *testing.T, answered bool) {
 	switch {
 	case s.has(t, pulled):
-		s.whole(t)
+		s.runs(t)
 	case answered:
 		t.Error("the pull was answered and the image is not there")
 	}
@@ -235,7 +235,7 @@ func (s *pull) done(t *testing.T) {
 	if !s.has(t, pulled) {
 		t.Fatal("the image is not there after its pull")
 	}
-	s.whole(t)
+	s.runs(t)
 	s.drop(t)
 }
 
@@ -263,7 +263,7 @@ func (s *removeImage) crashed(t *testing.T, answered bool) {
 	case there && answered:
 		t.Error("the removal was answered and the image is there")
 	case there:
-		s.whole(t)
+		s.runs(t)
 	}
 }
 
@@ -280,6 +280,6 @@ func (s *removeImage) done(t *testing.T) {
 	if _, err := s.Pull(t.Context(), pulled); err != nil {
 		t.Fatalf("pull it again: %v", err)
 	}
-	s.whole(t)
+	s.runs(t)
 	s.drop(t)
 }

@@ -54,6 +54,16 @@ func (p *pod) runPod(t *testing.T) {
 	p.id = id
 }
 
+// whole is the census of a pod that is there: its sandbox process is a moment on the way from the OCI runtime's program to its own.
+func (p *pod) whole(t *testing.T) (now harness.Census) {
+	t.Helper()
+	eventually(t, "the sandbox process is itself", 20*time.Second, func() bool {
+		now = p.Census(t.Context())
+		return now["process in a cgroup: /pause"] == 1
+	})
+	return now
+}
+
 func (p *pod) over(*testing.T) {}
 func (p *pod) retry() bool     { return true }
 
