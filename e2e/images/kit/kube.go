@@ -44,11 +44,18 @@ func (c *catalogue) kube(bin string) {
 		enter(v1.Config{Cmd: []string{"nginx", "-g", "daemon off;"}, StopSignal: "SIGQUIT"}, "nginx:"+v, web)
 	}
 
+	cert, key, err := selfSigned("localhost")
+	if err != nil && c.err == nil {
+		c.err = err
+	}
 	agnhost := c.layer(func(t *tree) {
 		t.program("agnhost", filepath.Join(bin, "agnhost"), 0o755)
 		t.symlink("agnhost-2", "agnhost")
 		t.dir("uploads", 0o755)
 		t.file("usr/bin/curl", 0o755, []byte(curlScript))
+		t.file("bin/bash", 0o755, []byte("#!/bin/sh\nexec /bin/sh \"$@\"\n"))
+		t.text("localhost.crt", cert)
+		t.text("localhost.key", key)
 		t.text("etc/passwd", passwd+"user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")
 		t.text("etc/group", group+"user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n")
 		t.text("etc/os-release", "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.21.0\nPRETTY_NAME=\"Alpine Linux v3.21\"\n")

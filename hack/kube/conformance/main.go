@@ -6,8 +6,8 @@
 //	go run ./hack/kube/conformance -focus 'Probing'       some specs
 //	go run ./hack/kube/conformance -filter 'NodeConformance && Slow'
 //
-// The suite has fixed ports, and a kubelet writes to fixed folders. So all of it runs in a network namespace and a mount namespace that end with
-// it: this program starts itself again in them. Nothing of the machine is changed but the cgroups below the home's own.
+// The suite has fixed ports and a cgroup that it expects, and a kubelet writes to fixed folders. So all of it runs in a network, a mount and a cgroup
+// namespace that end with it: this program starts itself again in them. Nothing of the machine is changed.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -28,8 +29,11 @@ import (
 // Filter chooses what the project's own job calls NodeConformance, without what needs the machine for itself.
 const defaultFilter = "NodeConformance && !Serial && !Slow && !Flaky && !Disruptive"
 
-// inside is set for the second self, in the namespaces.
-const inside = "CRID_CONFORMANCE_INSIDE"
+// inside is set for the second self, in the namespaces; caged, if its cgroup is the root that it sees.
+const (
+	inside = "CRID_CONFORMANCE_INSIDE"
+	caged  = "CRID_CONFORMANCE_CAGED"
+)
 
 type options struct {
 	runtime, filter, focus, skip, out, level string
@@ -91,7 +95,7 @@ func (o *options) run(ctx context.Context) error {
 }
 
 // again runs this program in new namespaces and passes its status on.
-func again(ctx context.Context) error {
+func again(ctx context.Context) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -99,14 +103,35 @@ func again(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 2 * time.Minute
+	cmd.WaitDelay = 3 * time.Minute
+	runtime.LockOSThread() // the parent, whose death is signalled, is a thread
+	defer runtime.UnlockOSThread()
+	cage, err := newCage()
+	if err != nil {
+		return fmt.Errorf("make a cgroup: %w", err)
+	}
+	if cage != nil {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWCGROUP
+		cmd.Env = append(cmd.Env, caged+"=1")
+		defer func() { err = errors.Join(err, cage.remove()) }()
+	}
+	err = cmd.Start()
+	if cage != nil {
+		err = errors.Join(err, cage.leave())
+	}
+	if err != nil {
+		return err
+	}
 	var exit *exec.ExitError
-	if err := cmd.Run(); errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // it has said why
+	if err := cmd.Wait(); errors.As(err, &exit) {
+		return errTold
 	} else if err != nil {
 		return err
 	}
 	return nil
 }
+
+// errTold is for what the second self has said already.
+var errTold = errors.New("see above")

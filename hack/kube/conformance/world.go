@@ -110,6 +110,11 @@ func (w *world) mounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return err
 	}
+	if os.Getenv(caged) != "" {
+		if err := seeCgroups(); err != nil {
+			return err
+		}
+	}
 	for name, target := range map[string]string{"kubelet-root": "/var/lib/kubelet", "log-pods": "/var/log/pods", "log-containers": "/var/log/containers", "tmp": "/tmp"} {
 		source := filepath.Join(w.home.Dir, name)
 		for _, d := range []string{source, target} {
@@ -121,7 +126,7 @@ func (w *world) mounts() error {
 			return fmt.Errorf("%s: %w", target, err)
 		}
 	}
-	if err := os.Chmod("/tmp", 0o1777); err != nil {
+	if err := os.Chmod("/tmp", 0o777|os.ModeSticky); err != nil {
 		return err
 	}
 	return w.announceHandler()
@@ -246,7 +251,11 @@ func (w *world) startKubelet(ctx context.Context) error {
 	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
 		return err
 	}
-	w.kubelet = &cluster.Kubelet{Dir: filepath.Join(w.home.Dir, "kubelet"), Name: nodeName, Socket: w.home.Socket(), CgroupRoot: w.home.Cgroup, IP: nodeIP,
+	root := w.home.Cgroup
+	if os.Getenv(caged) != "" {
+		root = ""
+	}
+	w.kubelet = &cluster.Kubelet{Dir: filepath.Join(w.home.Dir, "kubelet"), Name: nodeName, Socket: w.home.Socket(), CgroupRoot: root, IP: nodeIP,
 		Ports: []int{10250, 10255, 10248}, Verbosity: 3,
 		Config: map[string]any{"featureGates": map[string]bool{gate: true}, "address": "0.0.0.0", "podLogsDir": "/var/log/pods", "evictionHard": map[string]string{"memory.available": "100Mi"},
 			"crashLoopBackOff": map[string]string{}, "volumeStatsAggPeriod": "10s", "syncFrequency": "1m", "registryPullQPS": 5,
