@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,10 +49,15 @@ func (w *world) suite(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the suite left no report (%w, %w); see %s", failed, err, log.Name())
 	}
-	result.print(os.Stdout)
-	fmt.Printf("%s: %d passed, %d failed, %d skipped, %.0f s\n", w.runtime, len(result.passed), len(result.failed), len(result.skipped), time.Since(begun).Seconds())
-	if len(result.failed) > 0 {
-		return errors.Join(result.judge(w.runtime), ctx.Err())
+	reasons, unjust := result.judge(cannots)
+	result.print(os.Stdout, reasons)
+	fmt.Printf("%s: %d passed, %d failed (%d of them cannot pass on this machine), %d skipped, %.0f s\n",
+		w.runtime, len(result.passed), len(result.failed), len(reasons), len(result.skipped), time.Since(begun).Seconds())
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case len(result.failed) == 0:
+		return failed
 	}
-	return failed
+	return unjust
 }
