@@ -138,8 +138,9 @@ func (b *builder) namespaces() error {
 	return nil
 }
 
-// hostname is written into /etc/hostname and given to sethostname(2).
-var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9])?$`)
+// hostname is written into /etc/hostname and given to sethostname(2). It may end in a dot: where the kubelet has no clusterDomain, the hostname of a pod
+// with setHostnameAsFQDN is "web-0.sub.ns.svc.".
+var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9.])?$`)
 
 func (b *builder) hostname() error {
 	h := b.cfg.GetHostname()

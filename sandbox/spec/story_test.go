@@ -72,6 +72,17 @@ func TestWithTheNodesNetworkNothingIsMappedNamedOrShaped(t *testing.T) {
 	}
 }
 
+// With no clusterDomain the kubelet sends "web-0.sub.ns.svc." as the hostname of a pod with setHostnameAsFQDN. Refused, the pod never starts.
+func TestAHostnameMayBeFullyQualified(t *testing.T) {
+	for _, name := range []string{"web-0", "web-0.sub.ns.svc.cluster.local", "web-0.sub.ns.svc."} {
+		c := small()
+		c.Hostname = name
+		if p, err := New(c, options()); err != nil || p.Hostname != name {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestCgroupParents(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "/kubepods/burstable/pod1/": "/kubepods/burstable/pod1", "test": "/test", "kubepods-pod1.slice": "kubepods-pod1.slice",
