@@ -244,7 +244,7 @@ func (p *Pods) Adopt(v *store.Pod) {
 	if gone := p.LostNamespace(v); gone != "" {
 		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "a namespace of it is gone: " + gone})
 	}
-	if v.Pause && !p.living(v.PauseInit) {
+	if p.hasPause(v) && !p.living(v.PauseInit) {
 		_, _ = p.Ledger.StepPod(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
 	}
 }
@@ -309,7 +309,7 @@ func (p *Pods) attach(ctx context.Context, v *store.Pod) {
 			p.Log.Warn("a shim does not answer; its containers are shown by what the kernel says", "pod", v.ID, "err", err)
 		}
 		p.keep(v.ID, s)
-		if v.Pause && v.State.Phase == lifecycle.Ready {
+		if p.hasPause(v) && v.State.Phase == lifecycle.Ready {
 			if err := p.watchPause(v.ID, pidfd.Process{Pid: v.PauseInit.Pid, StartTime: v.PauseInit.StartTime}); err != nil {
 				_, _ = p.step(v.ID, lifecycle.SeenPodBroken{Why: "its sandbox process is gone"})
 			}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -87,7 +88,11 @@ func (p *Pods) startPause(ctx context.Context, s shimclient.Tasks, v *store.Pod,
 		return err
 	}
 	if w.PodPID {
-		if err := p.pinPID(v.ID, init); err != nil {
+		pin := p.pidPin(v.ID)
+		if err := p.Namespaces.PinPID(pin, init); err != nil {
+			return fmt.Errorf("pin process namespace: %w", err)
+		}
+		if _, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.PIDNS = pin }); err != nil {
 			return err
 		}
 	}
@@ -126,21 +131,19 @@ func (p *Pods) addPause(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	w.PodPID = true
-	if v, err = p.Ledger.UpdatePod(id, func(v *store.Pod) { v.Pause = true }); err != nil {
-		return "", err
+	switch {
+	case p.hasPause(v):
+		err = p.sharePause(v)
+	default:
+		if err = p.latePause(ctx, v, w, h); err != nil {
+			p.undoPause(ctx, id)
+		}
 	}
-	if err := p.Ledger.FlushPod(ctx, id); err != nil {
-		return "", err
-	}
-	if err := p.writeBundle(v, w, h); err != nil {
-		return "", err
-	}
-	s, err := p.Of(id)
 	if err != nil {
 		return "", err
 	}
-	if err := p.startPause(ctx, s, v, w, h); err != nil {
+	// Containers will live in it, and a later run must not take it for an attempt.
+	if err := p.Ledger.FlushPod(ctx, id); err != nil {
 		return "", err
 	}
 	v, err = p.Ledger.Pod(id)
@@ -150,21 +153,89 @@ func (p *Pods) addPause(ctx context.Context, id string) (string, error) {
 	return v.PIDNS, nil
 }
 
+// hasPause reports whether the pod stands on a sandbox process: it was made with
+// one, or containers share that one's process namespace. A pod to which one was
+// to be added, and that has not come so far, can do without.
+func (p *Pods) hasPause(v *store.Pod) bool {
+	if !v.Pause || v.PIDNS != "" {
+		return v.Pause
+	}
+	h, err := p.Handler(v.Handler)
+	if err != nil || h.Pause {
+		return true
+	}
+	w, err := p.Plan(v)
+	return err != nil || w.PodPID
+}
+
+// sharePause has containers share the namespace of the sandbox process that the
+// pod was made with.
+func (p *Pods) sharePause(v *store.Pod) error {
+	if !p.living(v.PauseInit) {
+		return fmt.Errorf("the pod's sandbox process is gone: %w", errdefs.ErrUnavailable)
+	}
+	pin := p.pidPin(v.ID)
+	if err := p.Namespaces.PinPID(pin, pidfd.Process{Pid: v.PauseInit.Pid, StartTime: v.PauseInit.StartTime}); err != nil {
+		return fmt.Errorf("pin process namespace: %w", err)
+	}
+	_, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.PIDNS = pin })
+	return err
+}
+
+// latePause adds a sandbox process to a pod that was made without.
+func (p *Pods) latePause(ctx context.Context, v *store.Pod, w *plan.Pod, h Handler) error {
+	if v.Pause { // what an earlier attempt left
+		if err := p.endPause(ctx, v); err != nil {
+			return err
+		}
+	}
+	w.PodPID = true
+	v, err := p.Ledger.UpdatePod(v.ID, func(v *store.Pod) { v.Pause, v.PauseInit = true, store.Process{} })
+	if err != nil {
+		return err
+	}
+	if err := p.Ledger.FlushPod(ctx, v.ID); err != nil {
+		return err
+	}
+	if err := p.writeBundle(v, w, h); err != nil {
+		return err
+	}
+	s, err := p.Of(v.ID)
+	if err != nil {
+		return err
+	}
+	return p.startPause(ctx, s, v, w, h)
+}
+
+// undoPause clears away a sandbox process that could not be added. What does not
+// go now goes with the next attempt, or with the pod.
+func (p *Pods) undoPause(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endDeadline)
+	defer cancel()
+	v, err := p.Ledger.Pod(id)
+	if err != nil || p.hasPause(v) {
+		return
+	}
+	if err := p.endPause(ctx, v); err != nil {
+		p.Log.Warn("clear away a sandbox process that could not be added", "pod", id, "err", err)
+		return
+	}
+	_, _ = p.Ledger.UpdatePod(id, func(v *store.Pod) { v.Pause, v.PauseInit = false, store.Process{} })
+}
+
 func (p *Pods) pidPin(id string) string { return filepath.Join(p.Dir(id), "pidns") }
 
-func (p *Pods) pinPID(id string, init pidfd.Process) error {
-	pin := p.pidPin(id)
+func pinPID(pin string, init pidfd.Process) error {
 	if err := os.WriteFile(pin, nil, 0o600); err != nil {
-		return fmt.Errorf("pin process namespace: %w", err)
+		return err
 	}
 	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", init.Pid), pin, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("pin process namespace: %w", err)
+		return fmt.Errorf("mount: %w", err)
 	}
 	if ok, err := init.Alive(); err != nil || !ok {
-		return errors.New("pin process namespace: the sandbox process ended meanwhile")
+		return errors.New("the sandbox process ended meanwhile")
 	}
-	_, err := p.Ledger.UpdatePod(id, func(v *store.Pod) { v.PIDNS = pin })
-	return err
+	return nil
 }
 
 // watchPause has the end of the sandbox process reported.

@@ -44,6 +44,9 @@ type Networks interface {
 // Namespaces makes, looks at and ends pinned namespaces, as package netns does.
 type Namespaces interface {
 	New(dir string, spec netns.Spec) (netns.Pinned, error)
+	// PinPID pins the process namespace of a process at path, once it is sure that
+	// it is that process's.
+	PinPID(path string, init pidfd.Process) error
 	IsPinned(path string) (bool, error)
 	Unpin(dir string) error
 }
@@ -54,8 +57,9 @@ type kernelNamespaces struct{}
 func (kernelNamespaces) New(dir string, spec netns.Spec) (netns.Pinned, error) {
 	return netns.New(dir, spec)
 }
-func (kernelNamespaces) IsPinned(path string) (bool, error) { return netns.IsPinned(path) }
-func (kernelNamespaces) Unpin(dir string) error             { return netns.Unpin(dir) }
+func (kernelNamespaces) PinPID(path string, init pidfd.Process) error { return pinPID(path, init) }
+func (kernelNamespaces) IsPinned(path string) (bool, error)           { return netns.IsPinned(path) }
+func (kernelNamespaces) Unpin(dir string) error                       { return netns.Unpin(dir) }
 
 // Members are the pod's containers. *container.Containers is one.
 type Members interface {
