@@ -66,6 +66,10 @@ type Config struct {
 type Reconciler struct {
 	Config
 	settled atomic.Bool
+	// left: the last sweep left something. wait and rest count the audit's looks
+	// until the next one; they are its goroutine's own.
+	left       atomic.Bool
+	wait, rest int
 }
 
 // New answers a Reconciler that has looked at nothing yet.
@@ -251,7 +255,7 @@ func (r *Reconciler) Audit(ctx context.Context) {
 			r.audit()
 			select {
 			case asking <- struct{}{}:
-				wg.Go(func() { r.Pods.AskSilent(ctx); <-asking })
+				wg.Go(func() { r.Pods.AskSilent(ctx); r.sweepAgain(ctx); <-asking })
 			default: // the last round is still under way
 			}
 		}

@@ -32,7 +32,7 @@ func (r *Reconciler) sweep(ctx context.Context) {
 		if !containers[id] && !r.bornMeanwhile(id) {
 			r.repaired("stray-rootfs", "container", id)
 			if err := r.Images.RemoveRootfs(ctx, id); err != nil {
-				r.Log.Error("sweep root file system", "container", id, "err", err)
+				r.unswept("sweep root file system", "container", id, "err", err)
 			}
 		}
 	}
@@ -41,6 +41,31 @@ func (r *Reconciler) sweep(ctx context.Context) {
 		r.sweepPod(ctx, id)
 	}
 }
+
+// unswept says what could not be swept; it is tried again later.
+func (r *Reconciler) unswept(what string, args ...any) {
+	r.left.Store(true)
+	r.Log.Error(what, args...)
+}
+
+// sweepAgain sweeps anew if the last time something was left: at the first
+// look, and then at ever rarer ones.
+func (r *Reconciler) sweepAgain(ctx context.Context) {
+	if !r.settled.Load() || !r.left.Load() {
+		return
+	}
+	if r.wait > 0 {
+		r.wait--
+		return
+	}
+	r.left.Store(false)
+	r.sweep(ctx)
+	r.rest = min(2*r.rest+1, maxRest)
+	r.wait = r.rest
+}
+
+// maxRest is after how many looks at the latest what was left is tried again.
+const maxRest = 63
 
 func (r *Reconciler) known() (pods, containers map[string]bool) {
 	pods, containers = map[string]bool{}, map[string]bool{}
@@ -84,23 +109,23 @@ func (r *Reconciler) bornMeanwhile(id string) bool {
 func (r *Reconciler) sweepContainer(ctx context.Context, dir, id string) bool {
 	r.repaired("stray-container", "container", id, "path", dir)
 	if err := r.endBundle(ctx, dir, id); err != nil {
-		r.Log.Error("a container without a record lives on; leaving it as it is", "container", id, "err", err)
+		r.unswept("a container without a record lives on; leaving it as it is", "container", id, "err", err)
 		return false
 	}
 	if err := r.Kernel.Unmount(dir); err != nil {
-		r.Log.Error("sweep container", "container", id, "err", err)
+		r.unswept("sweep container", "container", id, "err", err)
 		return true
 	}
 	if err := r.Images.RemoveRootfs(ctx, id); err != nil {
-		r.Log.Error("sweep container", "container", id, "err", err)
+		r.unswept("sweep container", "container", id, "err", err)
 	}
 	for _, rt := range r.Runtimes {
 		if err := container.RemoveRuntimeState(rt, id); err != nil {
-			r.Log.Error("sweep container", "container", id, "err", err)
+			r.unswept("sweep container", "container", id, "err", err)
 		}
 	}
 	if err := container.RemoveTree(r.Kernel, dir); err != nil {
-		r.Log.Error("sweep container", "container", id, "err", err)
+		r.unswept("sweep container", "container", id, "err", err)
 	}
 	return true
 }
@@ -119,30 +144,30 @@ func (r *Reconciler) sweepShim(ctx context.Context, id string) {
 	r.repaired("stray-pod", "pod", id)
 	ref := r.Shims.Predict(shimclient.Launch{ID: id, Bundle: filepath.Join(r.StateDir, "pods", id)})
 	if err := r.Shims.Kill(ctx, ref); err != nil {
-		r.Log.Error("sweep shim", "pod", id, "err", err)
+		r.unswept("sweep shim", "pod", id, "err", err)
 	}
 }
 
 func (r *Reconciler) sweepPod(ctx context.Context, id string) {
 	dir := filepath.Join(r.StateDir, "pods", id)
 	if err := r.endBundle(ctx, dir, id); err != nil {
-		r.Log.Error("a sandbox process without a record lives on; leaving it as it is", "pod", id, "err", err)
+		r.unswept("a sandbox process without a record lives on; leaving it as it is", "pod", id, "err", err)
 		return
 	}
 	for _, rt := range r.Runtimes {
 		if err := container.RemoveRuntimeState(rt, id); err != nil {
-			r.Log.Error("sweep pod", "pod", id, "err", err)
+			r.unswept("sweep pod", "pod", id, "err", err)
 		}
 	}
 	if err := r.Pods.Namespaces.Unpin(filepath.Join(dir, "ns")); err != nil {
-		r.Log.Error("sweep pod", "pod", id, "err", err)
+		r.unswept("sweep pod", "pod", id, "err", err)
 	}
 	if err := r.Kernel.Unmount(dir); err != nil {
-		r.Log.Error("sweep pod", "pod", id, "err", err)
+		r.unswept("sweep pod", "pod", id, "err", err)
 		return
 	}
 	if err := container.RemoveTree(r.Kernel, dir); err != nil {
-		r.Log.Error("sweep pod", "pod", id, "err", err)
+		r.unswept("sweep pod", "pod", id, "err", err)
 	}
 }
 
@@ -154,7 +179,7 @@ func (r *Reconciler) sweepCgroups(ctx context.Context, pods map[string]bool) {
 		}
 		r.repaired("stray-cgroup", "pod", id)
 		if err := end(ctx, r.Kernel.Cgroup(filepath.Join(r.CgroupParent, id))); err != nil {
-			r.Log.Error("sweep cgroup", "pod", id, "err", err)
+			r.unswept("sweep cgroup", "pod", id, "err", err)
 		}
 	}
 }
@@ -173,6 +198,6 @@ func (r *Reconciler) sweepNetworks(ctx context.Context) {
 		}
 	}
 	if err := r.Networks.GC(ctx, valid); err != nil {
-		r.Log.Warn("sweep network leases", "err", err)
+		r.unswept("sweep network leases", "err", err)
 	}
 }
