@@ -45,19 +45,6 @@ func (s *supervisor) upNo() int {
 	return 0
 }
 
-// crash kills crid and starts it again after a while.
-func (s *supervisor) crash(down time.Duration) {
-	r := s.cur.Load()
-	if r.dead.Load() {
-		return
-	}
-	r.kill()
-	go func() {
-		time.Sleep(down)
-		s.start()
-	}()
-}
-
 // tell has the run that answers do something.
 func (s *supervisor) tell(do func(*run)) {
 	if r := s.cur.Load(); s.upNo() > 0 {
@@ -97,7 +84,7 @@ func (s *supervisor) ask(d *dice, timeout time.Duration, do func(context.Context
 		return err
 	case <-r.gone:
 		return errGone
-	case <-time.After(timeout + 5*time.Second):
+	case <-time.After(timeout + 8*time.Second): // as an exec ends its process, and looks at it
 		s.m.violated("I10", "a request did not end at its deadline")
 		return errGone
 	}
@@ -113,6 +100,7 @@ type client struct {
 	impatient bool
 	pod       string
 	members   []string
+	shares    bool // its containers share a process namespace
 }
 
 // patience is how long a client waits for an answer.
@@ -167,8 +155,9 @@ func (c *client) live() {
 
 // run runs the pod.
 func (c *client) run(attempt uint32) bool {
-	req := sandbox.RunRequest{Config: sealed(c.name), Handler: "runc", Plan: &plan.Pod{Name: c.name, Namespace: "ns", UID: c.name, Attempt: attempt,
-		Hostname: c.name, DNS: &plan.DNS{Servers: []string{"127.0.0.1"}}, PauseSpec: pauseSpec}}
+	req := sandbox.RunRequest{Config: sealed(c.name), Handler: "runc", Plan: podPlan(c.name, attempt)}
+	c.shares = c.chance(0.3)
+	req.Plan.PodPID = c.shares && c.chance(0.5) // else it is made when the first container wants it
 	var id string
 	err := c.again("run", 8, func(ctx context.Context, r *run) (err error) {
 		id, err = r.pods.Run(ctx, req)
@@ -178,8 +167,16 @@ func (c *client) run(attempt uint32) bool {
 		return false
 	}
 	c.pod, c.members = id, nil
+	c.m.mu.Lock()
+	c.m.sharing[id] = c.shares
+	c.m.mu.Unlock()
 	c.s.eye.promise(id, func(p *promise) { p.what, p.exists = "pod", true })
 	return true
+}
+
+func podPlan(name string, attempt uint32) *plan.Pod {
+	return &plan.Pod{Name: name, Namespace: "ns", UID: name, Attempt: attempt, Hostname: name,
+		DNS: &plan.DNS{Servers: []string{"127.0.0.1"}}, PauseSpec: pauseSpec}
 }
 
 func pauseSpec(f plan.Facts) (*oci.Spec, error) {
@@ -207,11 +204,24 @@ func (c *client) container(name string) string {
 		if c.chance(0.5) {
 			c.m.SetProgram(me, "stubborn")
 		}
+		if c.shares {
+			c.m.SharePID(me)
+		}
+		if c.chance(0.2) {
+			c.update(me)
+		}
 		if c.chance(0.9) && c.again("start "+name, 2, func(ctx context.Context, r *run) error { return r.containers.Start(ctx, me) }) == nil {
 			c.s.eye.promise(me, func(p *promise) { p.started = true })
 		}
 		if c.chance(0.3) {
 			continue // the kubelet starts a new one beside the old, which it leaves
+		}
+		for range c.n(3) {
+			if c.chance(0.7) {
+				c.enter(me)
+			} else {
+				c.update(me)
+			}
 		}
 		time.Sleep(c.between(time.Millisecond, 10*time.Second))
 		if c.chance(0.7) {
@@ -233,7 +243,11 @@ func (c *client) container(name string) string {
 }
 
 func (c *client) plan(string) *containerplan.Container {
-	return &containerplan.Container{Name: "c", Image: "img", Resources: &oci.LinuxResources{}, Spec: func(f containerplan.Facts) (*oci.Spec, error) {
+	pid := containerplan.PIDContainer
+	if c.shares {
+		pid = containerplan.PIDPod
+	}
+	return &containerplan.Container{Name: "c", Image: "img", PID: pid, Resources: &oci.LinuxResources{}, Spec: func(f containerplan.Facts) (*oci.Spec, error) {
 		return &oci.Spec{Version: "1.2.0", Linux: &oci.Linux{CgroupsPath: f.CgroupsPath}}, nil
 	}}
 }

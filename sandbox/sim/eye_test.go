@@ -48,6 +48,7 @@ type promise struct {
 	exists, absent  bool
 	started, ended  bool
 	removalUnderWay bool
+	config          string // of a container's last update; empty: none, or one is under way
 }
 
 func newEye(m *machine) *eye {
@@ -112,6 +113,9 @@ func (e *eye) look(r *run) {
 		}
 	}
 	for id, p := range e.promised {
+		if e.m.isExempt(id) {
+			continue
+		}
 		switch {
 		case p.exists && !p.removalUnderWay && !there[id]:
 			e.say("I9", id, "%s %s was answered and is not there", p.what, short(id))
@@ -148,6 +152,15 @@ func (e *eye) container(r *run, v *store.Container, up time.Duration) {
 			e.say("shim", v.ID, "the shim of %s died %v ago, and it is not being killed", short(v.ID), now-died.Sub(e.m.began))
 		}
 	case lifecycle.Making, lifecycle.Created, lifecycle.Starting, lifecycle.Gone:
+	}
+	if v.StartedAt > 0 && v.StartedAt < v.CreatedAt || v.FinishedAt() > 0 && v.FinishedAt() < v.StartedAt {
+		e.say("times", v.ID, "%s is shown as created at %d, started at %d, finished at %d", short(v.ID), v.CreatedAt, v.StartedAt, v.FinishedAt())
+	}
+	if e.m.isExempt(v.ID) {
+		return
+	}
+	if p := e.promised[v.ID]; p.config != "" && !p.removalUnderWay && v.Config != sealed(p.config) {
+		e.say("I9u", v.ID, "the update of %s to %s was answered and it is shown with %s", short(v.ID), p.config, v.Config)
 	}
 	if p := e.promised[v.ID]; p.started && r.reconciler.Settled() && !p.removalUnderWay && v.State.Phase < lifecycle.Running {
 		e.say("I9s", v.ID, "the start of %s was answered and it is shown as %s", short(v.ID), v.State.Phase)

@@ -32,10 +32,14 @@ const (
 	moved     = "moved"   // the cgroup is emptied from outside
 	netnsLost = "netns-lost"
 	impatient = "impatient" // clients leave early
+	freezes   = "freezes"
+	unknown   = "unknown" // a shim forgets a task
+	reboots   = "reboots" // of the machine, with power loss at times
+	clock     = "clock"   // the wall clock is set while crid is down
 )
 
 var allFaults = []string{exits, kids, sticks, shimDies, shimHangs, jams, forgets, rpcFails, rpcSlow, rpcLate, events, recycles, calls,
-	diskFull, crashes, moved, netnsLost, impatient}
+	diskFull, crashes, moved, netnsLost, impatient, freezes, unknown, reboots, clock}
 
 // faults makes the world misbehave.
 type faults struct {
@@ -121,7 +125,7 @@ func (f *faults) play() {
 	}{
 		{exits, f.exit}, {exits, f.exit}, {kids, f.kid}, {sticks, f.stick}, {shimDies, f.shimDie}, {shimHangs, f.shimHang}, {jams, f.jam},
 		{forgets, f.forget}, {events, f.event}, {recycles, f.recycle}, {diskFull, f.fillDisk}, {crashes, f.crash}, {moved, f.move},
-		{netnsLost, f.loseNetns},
+		{netnsLost, f.loseNetns}, {freezes, f.freeze}, {unknown, f.unknow}, {reboots, f.rarely(f.reboot)},
 	}
 	acts = slices.DeleteFunc(acts, func(a struct {
 		kind string
@@ -146,6 +150,15 @@ func (f *faults) play() {
 		f.dice = f.m.of(fmt.Sprint("accident", i))
 		f.m.note("     accident a%d", i)
 		act.do()
+	}
+}
+
+// rarely does something one time of four.
+func (f *faults) rarely(do func()) func() {
+	return func() {
+		if f.chance(0.25) {
+			do()
+		}
 	}
 }
 
@@ -341,8 +354,6 @@ func (m *machine) setFull(full bool) {
 	m.full = full
 }
 
-func (f *faults) crash() { f.s.crash(f.between(time.Millisecond, 10*time.Second)) }
-
 func (f *faults) move() {
 	w := f.one()
 	if w == nil {
@@ -353,6 +364,7 @@ func (f *faults) move() {
 	if len(w.all) == 1 && w.begun > 0 { // what else is in it could not be found any more by anybody
 		if g := f.m.cgroups["/crid/"+w.pod+"/"+w.id]; g != nil {
 			g.procs = nil
+			go w.init.Freeze(false) // where it is now nobody is frozen
 		}
 	}
 }

@@ -50,7 +50,11 @@ func (k kernel) Watch(p container.Proc, fn func()) error {
 	return nil
 }
 
-func (k kernel) Now() int64 { return int64(time.Since(k.m.began)) + 1 }
+func (k kernel) Now() int64 {
+	k.m.mu.Lock()
+	defer k.m.mu.Unlock()
+	return int64(time.Since(k.m.booted)) + 1
+}
 
 func (k kernel) RuntimeInit(pid int) bool {
 	k.m.mu.Lock()
@@ -146,10 +150,16 @@ func (c cg) Kill() error {
 		}
 		_ = p.Signal(unix.SIGKILL)
 	}
-	return nil
+	return c.Thaw() // as what it froze for it
 }
 
-func (c cg) Thaw() error { return nil }
+func (c cg) Thaw() error {
+	c.alive()
+	for _, p := range c.m.inside(c.path) {
+		p.Freeze(false)
+	}
+	return nil
+}
 
 func (c cg) OOMKills() (uint64, error) {
 	c.alive()
@@ -260,6 +270,19 @@ func (n namespaces) New(dir string, spec netns.Spec) (netns.Pinned, error) {
 		}
 	}
 	return p, nil
+}
+
+func (n namespaces) PinPID(path string, init pidfd.Process) error {
+	if err := n.step("pin", path); err != nil {
+		return err
+	}
+	if p := n.m.Process(init.Pid); p == nil || p.Process() != init || p.Exited() {
+		return unix.ESRCH
+	}
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	n.m.pins[path] = true
+	return nil
 }
 
 func (n namespaces) IsPinned(path string) (bool, error) {

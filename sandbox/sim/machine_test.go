@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crid-project/crid/container"
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/fake"
@@ -31,6 +33,7 @@ type machine struct {
 
 	mu      sync.Mutex
 	calm    bool // no new faults
+	calmAt  time.Time
 	cgroups map[string]*group
 	mounts  map[string]bool
 	pins    map[string]bool // namespaces
@@ -42,9 +45,16 @@ type machine struct {
 	shims   map[string]*fake.Shim // by pod
 	members map[string]string     // pods by container
 	shimEnd map[string]time.Time  // by pod
-	asked   map[string]bool       // containers and pods that somebody asked to end
-	full    bool                  // the disk
-	pause   bool                  // pods have a sandbox process
+	sharing map[string]bool       // pods with one process namespace for all
+	unknown map[string]bool       // containers that their shim has forgotten
+	exempt  map[string]bool       // of which a power loss took what was written
+	boot    int                   // how often the machine was started
+	booted  time.Time
+	writes  []write
+	tags    map[string]int  // execs that were given up, and by which run
+	asked   map[string]bool // containers and pods that somebody asked to end
+	full    bool            // the disk
+	pause   bool            // pods have a sandbox process
 	mishaps map[string]bool
 	rate    float64
 	lines   []string
@@ -63,6 +73,7 @@ type workload struct {
 	init    *fake.Process
 	begun   int // how often it was started
 	all     []*fake.Process
+	execs   []*fake.Process
 	endedAt time.Time // of the init
 	lastEnd time.Time // of any of its processes
 	upThen  int       // the run of crid that was up when it ended; 0: none
@@ -74,7 +85,8 @@ func newMachine(seed uint64, sc script, dir string) *machine {
 		handlerDir: filepath.Join(dir, "runc"), began: time.Now(), dice: newDice(seed, ""), all: map[string]*dice{},
 		cgroups: map[string]*group{}, mounts: map[string]bool{}, pins: map[string]bool{}, nets: map[string]int{}, adds: map[string]int{},
 		rootfs: map[string]bool{}, inits: map[int]*workload{}, byID: map[string]*workload{}, shims: map[string]*fake.Shim{}, members: map[string]string{},
-		shimEnd: map[string]time.Time{}, asked: map[string]bool{}}
+		shimEnd: map[string]time.Time{}, asked: map[string]bool{}, sharing: map[string]bool{}, exempt: map[string]bool{}, unknown: map[string]bool{},
+		tags: map[string]int{}, booted: time.Now()}
 	return m
 }
 
@@ -113,7 +125,7 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 	return fake.Hooks{
 		Bundle: func(path string) bool {
 			_, err := os.Stat(filepath.Join(path, "config.json"))
-			return err == nil
+			return err == nil && !m.namespaceGone(filepath.Base(path))
 		},
 		Created: func(shim string, c shimclient.Create, init *fake.Process) {
 			m.mu.Lock()
@@ -122,6 +134,9 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 			if w == nil {
 				w = &workload{id: c.ID, pod: shim}
 				m.byID[c.ID] = w
+			}
+			if id := c.ID; w.pod == id && w.init != nil && !w.init.Exited() {
+				go m.violated("I3", "two sandbox processes of pod %s live at once", short(id))
 			}
 			w.init = init
 			w.all = append(w.all, init)
@@ -133,12 +148,22 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 			m.mu.Lock()
 			w := m.byID[id]
 			w.begun++
-			n := w.begun
+			n, exempt := w.begun, m.exempt[id]
 			m.mu.Unlock()
 			m.note("     workload %s begins as pid %d", short(id), init.Process().Pid)
-			if n > 1 {
+			if n > 1 && !exempt && id != w.pod { // a sandbox process may be tried again
 				m.violated("I3", "the workload of %s was started %d times", short(id), n)
 			}
+		},
+		Entered: func(id string, p *fake.Process) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			w := m.byID[id]
+			w.all = append(w.all, p)
+			w.execs = append(w.execs, p)
+			m.inits[p.Process().Pid] = w
+			g := m.group("/crid/" + w.pod + "/" + id)
+			g.procs = append(g.procs, p)
 		},
 		Knows: func(id string, knows bool) {
 			dir := filepath.Join(m.handlerDir, container.Namespace, id)
@@ -162,12 +187,42 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 			if w != nil && w.init == p {
 				w.endedAt, w.upThen = time.Now(), up()
 			}
+			if w != nil && w.init == p && w.id == w.pod && m.sharing[w.pod] {
+				go m.endNamespace(w.pod)
+			}
 			m.mu.Unlock()
 			if w != nil {
 				m.note("     pid %d of %s ends", p.Process().Pid, short(w.id))
 			}
 		},
 	}
+}
+
+// endNamespace is the kernel's part when the first process of the process
+// namespace of a pod has ended.
+func (m *machine) endNamespace(pod string) {
+	m.mu.Lock()
+	var all []*fake.Process
+	for id, w := range m.byID {
+		if w.pod == pod && id != pod {
+			all = append(all, w.all...)
+		}
+	}
+	m.mu.Unlock()
+	slices.SortFunc(all, func(a, b *fake.Process) int { return a.Process().Pid - b.Process().Pid })
+	for _, p := range all {
+		_ = p.Signal(unix.SIGKILL)
+	}
+}
+
+// namespaceGone reports whether a container would have to join a process
+// namespace that has ended.
+func (m *machine) namespaceGone(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pod := m.members[id]
+	w := m.byID[pod]
+	return m.sharing[pod] && w != nil && w.init.Exited()
 }
 
 // group is called with the lock held.

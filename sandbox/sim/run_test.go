@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,16 +58,21 @@ func launch(m *machine, no int, e *eye) *run {
 	log := slog.New(&diary{r: r})
 	var lost []store.Lost
 	var err error
-	r.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(m.root, "ledger"), Boot: "boot", OpenPod: openSealed, OpenContainer: openSealed,
+	r.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(m.root, "ledger"), Boot: fmt.Sprint("boot", m.boot), OpenPod: openSealed, OpenContainer: openSealed,
 		Disk: disk{r}, Log: log, Trace: r.trace()})
-	if err != nil || len(lost) > 0 {
-		m.violated("recovery", "open ledger: %v, lost %v", err, lost)
+	for _, l := range lost {
+		if !m.isExempt(filepath.Base(l.Path)) {
+			m.violated("recovery", "a good record is lost: %v", l)
+		}
+	}
+	if err != nil {
+		m.violated("recovery", "open ledger: %v", err)
 		return r
 	}
 	rt := shimclient.Runtime{Name: "runc", Path: "/bin/shim", Options: map[string]any{"Root": m.handlerDir}}
 	r.pods = sandbox.New(sandbox.Config{Ledger: r.ledger, Host: host{r}, Networks: networks{r}, Namespaces: namespaces{r}, Kernel: kernel{r},
 		Handlers: handlers{rt}, Handler: func(string) (sandbox.Handler, error) { return sandbox.Handler{Runtime: rt, Pause: m.pause}, nil },
-		Plan:     func(*store.Pod) (*plan.Pod, error) { return nil, errors.New("no plan") },
+		Plan:     func(p *store.Pod) (*plan.Pod, error) { return podPlan(p.Name.Name, p.Name.Attempt), nil },
 		StateDir: m.state, CgroupDriver: "cgroupfs", CgroupParent: "/crid", Log: log})
 	r.containers = container.New(container.Config{Ledger: r.ledger, Shims: r.pods, Handlers: handlers{rt}, Images: images{r}, Users: users,
 		Kernel: kernel{r}, Follow: func(*logs.Log, logs.Stream, string) (container.Tail, error) { return tail{r}, nil },
@@ -198,11 +204,13 @@ func (d disk) Replace(path string, content []byte) error {
 		_ = os.WriteFile(path+".new", content[:len(content)/2], 0o600)
 		return &os.PathError{Op: "write", Path: path, Err: unix.ENOSPC}
 	}
+	before, _ := os.ReadFile(path)
 	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return err
 	}
 	d.takes("write", filepath.Base(path), time.Microsecond, 100*time.Microsecond)
 	err := os.Rename(path+".new", path)
+	d.m.wrote(path, before, content)
 	if s := string(content); strings.Contains(s, `"state":{"phase":4`) || strings.Contains(s, `"state":{"phase":5`) {
 		d.eye.saved(filepath.Base(path), d.no)
 	}
@@ -213,6 +221,9 @@ func (d disk) Replace(path string, content []byte) error {
 func (d disk) Remove(path string) error {
 	d.takes("unlink", filepath.Base(path), 10*time.Microsecond, time.Millisecond)
 	_ = os.Remove(path + ".new")
+	if before, err := os.ReadFile(path); err == nil {
+		d.m.wrote(path, before, nil)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

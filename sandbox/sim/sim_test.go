@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,7 @@ func scenario(seed uint64, sc script, dir string) result {
 	}
 	time.Sleep(lasts)
 	m.mu.Lock()
-	m.calm, m.full = true, false
+	m.calm, m.full, m.calmAt = true, false, time.Now()
 	m.mu.Unlock()
 	m.note("calm")
 	m.LoseEvents(false)
@@ -116,7 +117,19 @@ func scenario(seed uint64, sc script, dir string) result {
 		c.end()
 	}
 	m.rest(s, "at the end")
-	m.leftovers(s)
+	for end := time.Now().Add(2 * patience); ; {
+		left := m.leftovers(s)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			for _, l := range left {
+				m.violated("leak", "%s", l)
+			}
+			break
+		}
+		time.Sleep(5 * time.Second) // what could not be swept is tried again
+	}
 	for _, r := range s.all {
 		r.bury()
 	}
@@ -154,6 +167,12 @@ func (m *machine) rest(s *supervisor, when string) {
 	for _, v := range r.ledger.Containers() {
 		w, known := m.truth(v.ID)
 		alive := known && !w.init.Exited()
+		m.mu.Lock()
+		root := m.rootfs[v.ID]
+		m.mu.Unlock()
+		if !root && !m.isExempt(v.ID) {
+			m.violated("truth", "%s: %s is %s, and has no root file system", when, short(v.ID), v.State.Phase)
+		}
 		if (v.State.Phase == lifecycle.Running) != alive {
 			m.violated("truth", "%s: %s is %s, its process lives: %v", when, short(v.ID), v.State.Phase, alive)
 		}
@@ -163,7 +182,7 @@ func (m *machine) rest(s *supervisor, when string) {
 		net, ns := m.nets[p.ID] > 0, m.pins[p.NetNS]
 		m.mu.Unlock()
 		_, err := r.pods.Of(p.ID)
-		if p.State.Phase == lifecycle.Ready && p.Pause && m.livesOf(p.ID) == nil {
+		if p.State.Phase == lifecycle.Ready && p.Pause && (p.PIDNS != "" || m.pause) && m.livesOf(p.ID) == nil {
 			m.violated("truth", "%s: pod %s is ready, and its sandbox process is gone", when, short(p.ID))
 		}
 		if p.State.Phase == lifecycle.Ready && (!net || !ns || err != nil) {
@@ -185,6 +204,9 @@ func (m *machine) owed(s *supervisor) string {
 		return "crid has not settled"
 	}
 	for _, v := range r.ledger.Containers() {
+		if tag := m.givenUp(v.ID, r.no); tag != "" {
+			return fmt.Sprintf("exec %s in container %s was given up, and its process lives", tag, short(v.ID))
+		}
 		if w := v.State.Owes(); w != 0 || v.State.Phase == lifecycle.Making {
 			return fmt.Sprintf("container %s is %s and owes %q (%v)", short(v.ID), v.State.Phase, w, r.containers.Late(0))
 		}
@@ -201,7 +223,7 @@ func (m *machine) owed(s *supervisor) string {
 }
 
 // leftovers are what a machine without pods has no business to have.
-func (m *machine) leftovers(s *supervisor) {
+func (m *machine) leftovers(s *supervisor) (left []string) {
 	r := s.cur.Load()
 	known := map[string]bool{}
 	for _, v := range r.ledger.Containers() {
@@ -212,9 +234,11 @@ func (m *machine) leftovers(s *supervisor) {
 	}
 	gone := func(what, id string) {
 		if !known[id] {
-			m.violated("leak", "%s of %s", what, short(id))
+			left = append(left, what+" of "+short(id))
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, d := range []string{"pods", "containers", "fenced"} {
 		for _, p := range glob(m.state, d, "*") {
 			gone(d+" folder", filepath.Base(p))
@@ -252,6 +276,8 @@ func (m *machine) leftovers(s *supervisor) {
 			}
 		}
 	}
+	slices.Sort(left)
+	return left
 }
 
 func glob(parts ...string) []string {

@@ -21,6 +21,8 @@ type Process struct {
 	status  pidfd.Status
 	stuck   bool // in uninterruptible sleep
 	killed  bool // SIGKILL is pending
+	frozen  bool // its cgroup is, as of version 1: not even SIGKILL gets through
+	termed  bool // SIGTERM is pending
 	stopped bool // by SIGSTOP
 	resumed chan struct{}
 	reaped  bool // nobody can open it any more
@@ -47,6 +49,9 @@ func (w *World) spawn(pid int, program []string) *Process {
 
 // Process names it, as pidfd.Handle.Process.
 func (p *Process) Process() pidfd.Process { return p.ident }
+
+// Program is what it runs.
+func (p *Process) Program() []string { return p.program }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -86,13 +91,12 @@ func (p *Process) Signal(sig unix.Signal) error {
 	switch sig {
 	case unix.SIGKILL:
 		p.killed = true
-		if !p.stuck {
+		if !p.stuck && !p.frozen {
 			p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
 		}
 	case unix.SIGTERM:
-		if len(p.program) > 0 && p.program[0] != "stubborn" && !p.stuck && !p.stopped {
-			p.end(pidfd.Status{Raw: 143 << 8})
-		}
+		p.termed = true
+		p.heed()
 	case unix.SIGSTOP:
 		if !p.stopped {
 			p.stopped, p.resumed = true, make(chan struct{})
@@ -110,10 +114,35 @@ func (p *Process) Signal(sig unix.Signal) error {
 	return nil
 }
 
-// Exit ends the process with a code of its own.
+// heed has a pending SIGTERM take effect, if it can.
+func (p *Process) heed() {
+	if p.termed && len(p.program) > 0 && p.program[0] != "stubborn" && !p.stuck && !p.stopped && !p.frozen {
+		p.end(pidfd.Status{Raw: 143 << 8})
+	}
+}
+
+// Freeze keeps the process from running, and signals from taking effect, or lets
+// it go on.
+func (p *Process) Freeze(frozen bool) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.frozen = frozen
+	if frozen {
+		return
+	}
+	if p.killed && !p.stuck {
+		p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
+	}
+	p.heed()
+}
+
+// Exit ends the process with a code of its own; not while it is frozen.
 func (p *Process) Exit(code int) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
+	if p.frozen {
+		return
+	}
 	p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
 }
 
@@ -123,7 +152,7 @@ func (p *Process) Stick(stuck bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	p.stuck = stuck
-	if !stuck && p.killed {
+	if !stuck && p.killed && !p.frozen {
 		p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
 	}
 }

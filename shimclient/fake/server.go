@@ -61,7 +61,7 @@ func (srv *server) adopt(t *task) {
 			// The end of a pid namespace's init takes the others along, and they
 			// are reported first.
 			for _, x := range t.container.execs {
-				if x.proc != nil {
+				if x.proc != nil && !srv.w.shared[t.container.name] {
 					x.proc.end(killedStatus)
 				}
 			}
@@ -157,6 +157,9 @@ func (srv *server) start(t *task) (int, error) {
 		}
 		t.proc = srv.w.spawn(0, t.program)
 		srv.adopt(t)
+		if srv.w.hooks.Entered != nil {
+			srv.w.hooks.Entered(t.container.name, t.proc)
+		}
 	}
 	if t.proc.killed || t.proc.ended {
 		return 0, fmt.Errorf("container %s init process is being killed: %w", t.container.name, errdefs.ErrUnknown)

@@ -24,6 +24,7 @@ type World struct {
 	programs   map[string][]string // by container id
 	runtime    map[string]*Process // the OCI runtime's state: init by container id
 	sockets    map[string]bool     // stale sockets included
+	shared     map[string]bool     // containers that share a process namespace
 	fault      func(Call) Fault
 	loseEvents bool
 	hooks      Hooks
@@ -62,6 +63,8 @@ type Hooks struct {
 	Created func(shim string, c shimclient.Create, init *Process)
 	// Started: a container's workload begins.
 	Started func(id string, init *Process)
+	// Entered: an exec's process begins.
+	Entered func(id string, p *Process)
 	// Knows: the OCI runtime has begun or ceased to know a container.
 	Knows func(id string, knows bool)
 	// Ended: a process has ended.
@@ -97,9 +100,9 @@ func (w *World) know(id string, p *Process) {
 // NewWorld makes an empty world.
 func NewWorld() *World {
 	return &World{
-		lastPid: 100, ticks: 1000,
+		lastPid: firstPid, ticks: firstTick,
 		procs: map[int]*Process{}, shims: map[string]*server{}, programs: map[string][]string{},
-		runtime: map[string]*Process{}, sockets: map[string]bool{},
+		runtime: map[string]*Process{}, sockets: map[string]bool{}, shared: map[string]bool{},
 		events: make(chan shimclient.Event, 4096),
 	}
 }
@@ -119,6 +122,48 @@ func (w *World) SetProgram(id string, args ...string) {
 	defer w.mu.Unlock()
 	w.programs[id] = args
 }
+
+// SharePID says that the container has no process namespace of its own: the end
+// of its init takes nobody along.
+func (w *World) SharePID(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.shared[id] = true
+}
+
+// ForgetTask has the shim forget a container, which goes on as before.
+func (w *World) ForgetTask(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, srv := range w.shims {
+		if c := srv.containers[id]; c != nil && c.jammed == nil {
+			delete(srv.containers, id)
+		}
+	}
+}
+
+// Reboot ends everything. Pids and start times are given anew from the first on.
+func (w *World) Reboot() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.procs {
+		p.onEnd = nil
+		p.watches = nil // who watched is dead as well
+		p.end(killedStatus)
+	}
+	for id := range w.runtime {
+		w.know(id, nil)
+	}
+	clear(w.procs)
+	clear(w.shims)
+	clear(w.sockets)
+	w.lastPid, w.ticks = firstPid, firstTick
+}
+
+const (
+	firstPid  = 100
+	firstTick = 1000
+)
 
 // LoseEvents makes events vanish from now on, until it is called with false.
 func (w *World) LoseEvents(lose bool) {
