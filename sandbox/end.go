@@ -176,13 +176,13 @@ func (p *Pods) unpin(v *store.Pod) error {
 	if err := p.Kernel.Unmount(filepath.Join(p.Dir(v.ID), "shm")); err != nil {
 		return err
 	}
-	if v.PIDNS != "" {
-		if err := p.Kernel.Unmount(v.PIDNS); err != nil {
-			return err
-		}
-		if err := os.Remove(v.PIDNS); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("unpin process namespace: %w", err)
-		}
+	// Also one of which the record was never written: it has but one place.
+	pin := p.pidPin(v.ID)
+	if err := p.Kernel.Unmount(pin); err != nil {
+		return err
+	}
+	if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin process namespace: %w", err)
 	}
 	if err := p.Namespaces.Unpin(p.pins(v.ID)); err != nil {
 		return fmt.Errorf("unpin namespaces: %w", err)

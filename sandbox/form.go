@@ -327,16 +327,17 @@ func (p *Pods) killPause(v *store.Pod) bool {
 }
 
 func (p *Pods) deletePause(ctx context.Context, v *store.Pod) error {
+	h, err := p.Handler(v.Handler)
+	if err != nil {
+		return err
+	}
 	if s, err := p.Of(v.ID); err == nil {
 		ask, cancel := context.WithTimeout(ctx, shimDeadline)
 		defer cancel()
 		if err := container.DeleteFrom(ask, s, v.ID); err == nil || isNotFound(err) {
-			return nil
+			// A shim that does not know it says nothing of what the OCI runtime knows.
+			return container.RemoveRuntimeState(h.Runtime, v.ID)
 		}
-	}
-	h, err := p.Handler(v.Handler)
-	if err != nil {
-		return err
 	}
 	ask, cancel := context.WithTimeout(ctx, endDeadline)
 	defer cancel()

@@ -227,26 +227,33 @@ func (w world) settles(t *testing.T) bool {
 		if owed == 0 {
 			return true
 		}
-		switch {
-		case owed.Has(Launch):
-			if !w.c.Launching {
-				w = w.do(t, LaunchBegun{})
-				if w.began == 0 {
-					w = w.begin()
-				}
-			}
-			w = w.do(t, StartDone{})
-		case owed.Has(Term):
-			w = w.do(t, TermDone{})
-		case owed.Has(Kill):
-			w.alive, w.kids = false, false
-			w = w.do(t, w.truth())
-		case owed.Has(Reap):
-			w.alive, w.kids, w.remains = false, false, false
-			w = w.do(t, ReapDone{})
-		case owed.Has(Erase):
-			w = w.do(t, EraseDone{})
-		}
+		w = w.settleOnce(t)
 	}
 	return false
+}
+
+// settleOnce does what is owed, truthfully.
+func (w world) settleOnce(t *testing.T) world {
+	owed := w.c.Owes()
+	switch {
+	case owed.Has(Launch):
+		if !w.c.Launching {
+			w = w.do(t, LaunchBegun{})
+			if w.began == 0 {
+				w = w.begin()
+			}
+		}
+		w = w.do(t, StartDone{})
+	case owed.Has(Term):
+		w = w.do(t, TermDone{})
+	case owed.Has(Kill):
+		w.alive, w.kids = false, false
+		w = w.do(t, w.truth())
+	case owed.Has(Reap):
+		w.alive, w.kids, w.remains = false, false, false
+		w = w.do(t, ReapDone{})
+	case owed.Has(Erase):
+		w = w.do(t, EraseDone{})
+	}
+	return w
 }
