@@ -123,17 +123,43 @@ func (l *lobby) lookOver() {
 	}
 }
 
-// clear closes the listener and every connection.
-func (l *lobby) clear() {
+// errStopping is why a session's context ends when the server stops.
+var errStopping = errors.New("crid is stopping; the session ends, try again")
+
+// dismiss closes the listener and the connections that wait, and asks the
+// sessions to end: they have time to tell their clients why.
+func (l *lobby) dismiss() {
 	l.Listener.Close()
+	waiting := l.shut()
+	l.mu.Lock()
+	for g := range l.sessions {
+		g.leave(errStopping)
+	}
+	l.mu.Unlock()
+	for _, g := range waiting {
+		g.Close()
+	}
+}
+
+// shut lets nobody in any more, and answers who waits.
+func (l *lobby) shut() []*guest {
 	var all []*guest
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.closed = true
 	for e := l.waiting.Front(); e != nil; e = e.Next() {
 		if g, ok := e.Value.(*guest); ok {
 			all = append(all, g)
 		}
 	}
+	return all
+}
+
+// clear closes the listener and every connection.
+func (l *lobby) clear() {
+	l.Listener.Close()
+	all := l.shut()
+	l.mu.Lock()
 	for g := range l.sessions {
 		all = append(all, g)
 	}

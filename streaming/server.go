@@ -27,6 +27,8 @@ const (
 	maxHeader = 32 << 10
 	// stopTimeout bounds the wait for sessions to end when the server stops.
 	stopTimeout = 5 * time.Second
+	// farewell is how much of it they have to tell their clients.
+	farewell = time.Second
 )
 
 // Config says where and how to serve.
@@ -129,10 +131,11 @@ func checkAddress(address string) error {
 // URL returns the base of the URLs that are given out, such as http://127.0.0.1:34567.
 func (s *Server) URL() string { return s.base.String() }
 
-// Serve answers until ctx ends; then it closes every connection, waits a moment for the sessions to end, and returns nil.
+// Serve answers until ctx ends; then it ends the sessions, gives them a moment to tell their clients so, closes every connection, and returns
+// nil. A client that is cut off without a word takes that for the end of its command: kubectl would report success.
 // To be called once.
 func (s *Server) Serve(ctx context.Context) error {
-	stopped := context.AfterFunc(ctx, s.lobby.clear)
+	stopped := context.AfterFunc(ctx, s.lobby.dismiss)
 	defer s.lobby.clear()
 	defer stopped()
 	var err error
@@ -144,9 +147,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return fmt.Errorf("serve streaming: %w", err)
 	}
-	s.http.Close()
 	ended := make(chan struct{})
 	go func() { s.active.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(farewell):
+	}
+	s.lobby.clear()
+	s.http.Close()
 	select {
 	case <-ended:
 	case <-time.After(stopTimeout):

@@ -1,9 +1,11 @@
 package streaming
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -12,6 +14,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+
+	"github.com/crid-project/crid/container/stdio"
 )
 
 func TestListensOnLoopbackOnly(t *testing.T) {
@@ -209,6 +214,47 @@ func TestASilentSessionEndsWhenTheNodeSaysSo(t *testing.T) {
 		s.Close()
 		if s.idle != want {
 			t.Errorf("%s: %s", configured, s.idle)
+		}
+	}
+}
+
+// Who is cut off without a word believes that the command has ended well: kubectl reports success, with half of the output.
+func TestAStopTellsTheClients(t *testing.T) {
+	m := message{id: "c1", cmd: []string{"sleep"}, out: true}
+	for name, client := range map[string]func(testing.TB, string, message, string, *stdio.Size) result{
+		"spdy": spdyClient, "websocket v4": websocketClient(remotecommand.StreamProtocolV4Name), "websocket v5": websocketClient(remotecommand.StreamProtocolV5Name),
+	} {
+		for verb, begin := range map[string]func(*Server) (string, error){
+			"exec": func(s *Server) (string, error) { return s.Exec(m) }, "attach": func(s *Server) (string, error) { return s.Attach(m) },
+		} {
+			t.Run(name+" "+verb, func(t *testing.T) {
+				ctx, stop := context.WithCancel(context.Background())
+				begun := make(chan struct{})
+				session := func(ctx context.Context) error { close(begun); <-ctx.Done(); return ctx.Err() }
+				s, err := New(Config{Log: slog.New(slog.DiscardHandler)}, &fakeRuntime{
+					exec:   func(ctx context.Context, _ string, _ stdio.ExecRequest) (int, error) { return 0, session(ctx) },
+					attach: func(ctx context.Context, _ string, _ stdio.AttachRequest) error { return session(ctx) },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				served := make(chan error, 1)
+				go func() { served <- s.Serve(ctx) }()
+				u, err := begin(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				told := make(chan result, 1)
+				go func() { told <- client(t, u, m, "", nil) }()
+				<-begun
+				stop()
+				if r := <-told; r.status.Status != "Failure" || !strings.Contains(r.status.Message, "stopping") {
+					t.Errorf("the client is told %+v", r.status)
+				}
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
+			})
 		}
 	}
 }

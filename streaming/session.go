@@ -2,6 +2,7 @@ package streaming
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -90,6 +91,8 @@ func (a *adapter) ExecInContainer(ctx context.Context, _, _ string, container st
 		Cmd: cmd, TTY: tty, Stdin: in, Stdout: writer(out), Stderr: writer(err), Resize: sizes(ctx, resize), Timeout: timeout,
 	})
 	switch {
+	case errors.Is(context.Cause(ctx), errStopping):
+		return errStopping
 	case fail != nil:
 		return fail
 	case code != 0:
@@ -100,9 +103,13 @@ func (a *adapter) ExecInContainer(ctx context.Context, _, _ string, container st
 
 // AttachContainer implements remotecommand.Attacher.
 func (a *adapter) AttachContainer(ctx context.Context, _, _ string, container string, in io.Reader, out, err io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return a.runtime.Attach(ctx, container, stdio.AttachRequest{
+	fail := a.runtime.Attach(ctx, container, stdio.AttachRequest{
 		TTY: tty, Stdin: in, Stdout: writer(out), Stderr: writer(err), Resize: sizes(ctx, resize),
 	})
+	if errors.Is(context.Cause(ctx), errStopping) {
+		return errStopping
+	}
+	return fail
 }
 
 // writer keeps a nil stream nil.
