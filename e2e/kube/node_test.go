@@ -38,9 +38,9 @@ type node struct {
 type settings struct {
 	cluster bool
 	gates   map[string]bool
-	config  map[string]any // kubelet's
-	crid    harness.Crid
-	kubelet func(*cluster.Kubelet) // changes it before it starts
+	config  map[string]any         // kubelet's
+	kind    harness.Kind           // default harness.Crid
+	control func(*cluster.Control) // changes it before it starts
 }
 
 // allGates are switched on everywhere: without it the kubelet asks cadvisor, which knows only runtimes at known sockets.
@@ -52,7 +52,7 @@ func startNode(t *testing.T, s settings) *node {
 	if _, err := cluster.Bin("kubelet"); err != nil {
 		t.Skip("needs Kubernetes' programs: hack/kube/build.sh (make test-kubelet does it)")
 	}
-	d := harness.Start(t, harness.Options{Kind: s.crid})
+	d := harness.Start(t, harness.Options{Kind: s.kind})
 	n := &node{t: t, d: d, hostDir: filepath.Join(d.Home.Tmp(), "host")}
 	if err := os.MkdirAll(n.hostDir, 0o755); err != nil {
 		t.Fatal(err)
@@ -62,13 +62,13 @@ func startNode(t *testing.T, s settings) *node {
 	config := map[string]any{"featureGates": gates}
 	maps.Copy(config, s.config)
 	n.k = &cluster.Kubelet{Dir: filepath.Join(d.Home.Dir, "kubelet"), Socket: d.Home.Socket(), CgroupRoot: d.Home.Cgroup, Config: config, Verbosity: 4}
-	if s.kubelet != nil {
-		s.kubelet(n.k)
-	}
 	t.Cleanup(n.end)
 	if s.cluster {
 		n.c = &cluster.Control{Dir: filepath.Join(d.Home.Dir, "control")}
 		n.k.Control = n.c
+		if s.control != nil {
+			s.control(n.c)
+		}
 		if err := n.c.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
