@@ -297,7 +297,11 @@ func (l *Ledger) stepPod(c *cell[Pod], e lifecycle.PodEvent, also ...func(*Pod))
 		}
 		l.trace(p.ID, e, old, next)
 		return nil
-	}, nil)
+	}, func(old, now *Pod) {
+		if old.State.Phase == lifecycle.Ready && now.State.Phase == lifecycle.Broken {
+			l.subs.publish(Notice{Kind: lifecycle.NoticeStopped, Pod: now, At: time.Now().UnixNano()})
+		}
+	})
 	if err != nil && !errors.Is(err, errUnchanged) {
 		return v, fmt.Errorf("pod sandbox %s: %w", v.ID, err)
 	}

@@ -8,10 +8,13 @@ import (
 	"github.com/crid-project/crid/store/lifecycle"
 )
 
-// Notice is one CRI event with the snapshot that it is about.
+// Notice is one CRI event with the snapshot that it is about: a container's, or that
+// of a pod which broke by itself. (What happens to pods by request, the
+// server announces.)
 type Notice struct {
 	Kind      lifecycle.Notice
 	Container *Container
+	Pod       *Pod
 	// At is when it happened, Unix nanoseconds.
 	At int64
 }

@@ -231,7 +231,7 @@ func (e *eye) follow(r *run) {
 			if !ok {
 				return
 			}
-			if n.Kind != lifecycle.NoticeStopped {
+			if n.Kind != lifecycle.NoticeStopped || n.Container == nil {
 				continue
 			}
 			e.mu.Lock()

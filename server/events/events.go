@@ -138,6 +138,9 @@ func (e *Events) pump(sub *store.Subscription, q *queue) {
 
 // notice puts what the ledger announced; what CRI does not show is left out.
 func (q *queue) notice(n store.Notice) bool {
+	if n.Pod != nil {
+		return q.put(q.items, item{kind: n.Kind, at: n.At, pod: n.Pod})
+	}
 	if n.Container == nil || !n.Container.State.Visible() && n.Kind != lifecycle.NoticeDeleted {
 		return true
 	}

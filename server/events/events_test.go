@@ -158,6 +158,29 @@ func TestDeletionsStillTellOfTheirPod(t *testing.T) {
 	_ = ended(t, done)
 }
 
+// A pod that breaks by itself, by an unmounted namespace for example, has containers that run on: without an event of its own a
+// kubelet that trusts in events learns of it minutes later.
+func TestAPodThatBreaksIsTold(t *testing.T) {
+	l := worldtest.Ledger(t)
+	e := events.New(events.Deps{Ledger: l})
+	p := worldtest.Pod(t, l, "p", nil)
+	c, done := serve(t, e, true)
+	eventually(t, "the snapshot", func() bool { return len(c.all()) == 1 })
+	for range 2 { // seen twice, told once
+		if _, err := l.StepPod(p.ID, lifecycle.SeenPodBroken{Why: "a namespace is gone"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Pod(lifecycle.NoticeDeleted, p) // comes after
+	eventually(t, "both events", func() bool { return len(c.all()) == 3 })
+	m := c.all()[1]
+	if m.ContainerEventType != cri.ContainerEventType_CONTAINER_STOPPED_EVENT || m.ContainerId != p.ID || m.PodSandboxStatus.GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
+		t.Errorf("%v", m)
+	}
+	e.Close()
+	_ = ended(t, done)
+}
+
 // One consumer that does not read must neither hold up the ledger nor the
 // others, and has to learn that it missed something.
 func TestASlowConsumerIsCutOffWithAnError(t *testing.T) {

@@ -122,7 +122,7 @@ func (s *Pods) StopPodSandbox(ctx context.Context, r *cri.StopPodSandboxRequest)
 	p, err := s.d.Ledger.Pod(r.GetPodSandboxId())
 	if err == nil {
 		before := p.State.Phase
-		if err = s.d.Hands.Stop(ctx, p.ID); err == nil && before < lifecycle.Stopped {
+		if err = s.d.Hands.Stop(ctx, p.ID); err == nil && before < lifecycle.Stopped && before != lifecycle.Broken { // what broke was told then
 			if now, gone := s.d.Ledger.Pod(p.ID); gone == nil {
 				s.announce(lifecycle.NoticeStopped, now)
 			}
