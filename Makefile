@@ -168,6 +168,11 @@ bench: deps parts-run build images ## crid and containerd side by side (BENCH='-
 	@hack/parts.sh containerd
 	@go run ./hack/bench $(BENCH)
 
+.PHONY: compare-faults
+compare-faults: deps parts-run build images ## the same faults under crid and containerd, as a table (COMPARE='-only "shim|runc"')
+	@hack/parts.sh containerd
+	@go run ./hack/compare $(COMPARE)
+
 .PHONY: test-v2
 test-v2: deps parts build images ## the e2e core in a guest with cgroup v2, cgroupfs and systemd drivers (slow)
 	@hack/deps.sh vm
@@ -204,4 +209,4 @@ clean: ## remove what was built (never a running demo: make reset)
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -20,7 +20,7 @@ type Poser struct {
 // How a poser treats a verb.
 const (
 	Fail    = "fail"    // says why, status 1
-	Hang    = "hang"    // for so many seconds, then fails
+	Hang    = "hang"    // for so many seconds, but no longer than it is told to, then fails
 	Nothing = "nothing" // does nothing and says that it did
 	Slow    = "slow"    // does it after so many seconds
 	Late    = "late"    // does it, and answers so many seconds later
@@ -35,7 +35,14 @@ IFS=: read -r on how seconds <%[2]s
 if [ "$on" = "$verb" ]; then
 	case $how in
 	fail) %[4]s; exit 1 ;;
-	hang) sleep "$seconds"; %[4]s; exit 1 ;;
+	hang)
+		while [ "$seconds" -gt 0 ] && IFS=: read -r now still rest <%[2]s && [ "$now:$still" = "$on:$how" ]; do
+			sleep 1
+			seconds=$((seconds - 1))
+		done
+		%[4]s
+		exit 1
+		;;
 	nothing) exit 0 ;;
 	slow) sleep "$seconds" ;;
 	late) %[1]s "$@"; code=$?; sleep "$seconds"; exit $code ;;

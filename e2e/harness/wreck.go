@@ -49,6 +49,9 @@ func (h *Home) unmountAll() error {
 	return errors.Join(errs...)
 }
 
+// Mounts are the mount points in the home, in the order in which they were mounted.
+func (h *Home) Mounts() []string { return mountsUnder(h.Dir) }
+
 // mountsUnder lists the mount points at or below dir, in the order in which they were mounted.
 func mountsUnder(dir string) []string {
 	data, err := os.ReadFile("/proc/self/mountinfo")

@@ -100,6 +100,7 @@ func step(s state, in input, out output) []state {
 	switch out.outcome {
 	case Failed:
 		return failed(s, in)
+	case OK:
 	case Nobody:
 		return append(done(s, in, output{outcome: OK, id: "?"}), s)
 	case Missing:
