@@ -1,0 +1,66 @@
+//go:build e2e
+
+package crash
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/crid-project/crid/e2e/project"
+)
+
+// The table and the code say the same: each point is in the code once, each in the code is in the table, and one is mute where the code says that
+// nothing may fail.
+func TestTheTableIsTheCodes(t *testing.T) {
+	root, err := project.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		t.Skip("needs the source tree")
+	}
+	inCode := map[string]string{}
+	use := regexp.MustCompile(`failpoint\.(At|Pass|Sending)\("(\w+)"\)`)
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := entry.Name(); entry.IsDir() && (strings.HasPrefix(name, ".") || name == "bin" || name == "e2e") {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		for _, m := range use.FindAllStringSubmatch(read(path), -1) {
+			if inCode[m[2]] != "" {
+				t.Errorf("%s is in the code twice", m[2])
+			}
+			inCode[m[2]] = m[1]
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range calls {
+		for _, p := range c.points {
+			how := inCode[p.name]
+			if how == "" {
+				t.Errorf("%s (%s) is not in the code", p.name, p.step)
+			} else if (how == "Pass") != (p.mute != "") {
+				t.Errorf("%s is failpoint.%s in the code, and mute in the table: %q", p.name, how, p.mute)
+			}
+			if (how == "Sending") != strings.Contains(p.step, afterSending) && !strings.Contains(p.step, "answer is sent") && !strings.Contains(p.step, "command is running") {
+				t.Errorf("%s is failpoint.%s in the code, and in the table: %s", p.name, how, p.step)
+			}
+			delete(inCode, p.name)
+		}
+	}
+	for name := range inCode {
+		t.Errorf("%s is in the code and not in the table", name)
+	}
+}
