@@ -72,11 +72,7 @@ func (c Census) network(ctx context.Context, h *Home) {
 		}
 	}
 	if bridge, err := netlink.LinkByName(h.Name); err == nil {
-		links, err := netlink.LinkList()
-		if err != nil {
-			links = nil
-		}
-		for _, l := range links {
+		for _, l := range links() {
 			if l.Attrs().MasterIndex == bridge.Attrs().Index {
 				c["veth "+l.Attrs().Name]++
 			}
@@ -89,6 +85,17 @@ func (c Census) network(ctx context.Context, h *Home) {
 		return nil
 	})
 	c.iptables(ctx, h)
+}
+
+// links lists the machine's interfaces. While others make and remove some, the kernel says so and has given half a list.
+func links() []netlink.Link {
+	for range 100 {
+		if all, err := netlink.LinkList(); err == nil {
+			return all
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 func (c Census) iptables(ctx context.Context, h *Home) {

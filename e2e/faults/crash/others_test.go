@@ -28,7 +28,7 @@ const (
 
 func (s *update) set(t *testing.T) {
 	s.runPod(t)
-	s.workload(t, "exit 7")
+	s.workload(t, politely)
 	s.spec.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: oldMemory, CpuShares: oldShares}
 	s.started(t)
 }
@@ -106,7 +106,7 @@ type execute struct {
 
 func (s *execute) set(t *testing.T) {
 	s.runPod(t)
-	s.workload(t, "exit 7")
+	s.workload(t, politely)
 	s.started(t)
 	if _, err := s.Exec(t.Context(), s.cid, "true"); err != nil { // the first one makes a folder for all
 		t.Fatal(err)
