@@ -30,12 +30,14 @@ func Hang(t testing.TB) *Hung {
 	if err != nil {
 		t.Skipf("needs FUSE, for a file system that hangs: %v", err)
 	}
-	h := &Hung{Dir: t.TempDir(), File: os.NewFile(uintptr(fd), "/dev/fuse")}
-	t.Cleanup(h.Release)
-	err = unix.Mount("hung", h.Dir, "fuse.hung", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd))
+	dir := t.TempDir()
+	err = unix.Mount("hung", dir, "fuse.hung", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd))
 	if err != nil {
+		_ = unix.Close(fd)
 		t.Skipf("needs FUSE, for a file system that hangs: %v", err)
 	}
+	// Only now, because before the mount it cannot be waited for.
+	h := &Hung{Dir: dir, File: os.NewFile(uintptr(fd), "/dev/fuse")}
 	t.Cleanup(func() {
 		h.Release() // or the unmount would ask for the root folder
 		if err := unix.Unmount(h.Dir, unix.MNT_DETACH); err != nil {

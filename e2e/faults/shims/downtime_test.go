@@ -41,7 +41,7 @@ func TestF30ExitsWhileCridIsDown(t *testing.T) {
 			time.Sleep(down - 2*time.Second)
 			second := end(lastPid) // a moment before crid is back
 			time.Sleep(2 * time.Second)
-			within(t, "the start", inject.Again(s), 10*time.Second)
+			inject.Within(t, "the start", inject.Again(s), 10*time.Second)
 			for c, ended := range map[*story.Container]time.Time{c: first, last: second} {
 				st := c.WantState(exited)
 				at := time.Unix(0, st.GetFinishedAt())
@@ -62,7 +62,7 @@ func TestF30ExitsWhileCridIsDown(t *testing.T) {
 			}
 			d.WantState(running)
 			d.Sh("true")
-			clear(s, p, 20*time.Second)
+			inject.Clear(s, p, 20*time.Second)
 		})
 	}
 }

@@ -72,7 +72,7 @@ func TestF31TheEventsSocketIsStalled(t *testing.T) {
 	for range 60 {
 		start := time.Now()
 		_, err := s.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: b.ID, Cmd: []string{"true"}, Timeout: 2})
-		within(t, "an exec", time.Since(start), 25*time.Second)
+		inject.Within(t, "an exec", time.Since(start), 25*time.Second)
 		if err != nil {
 			if stuck++; stuck == 2 {
 				break
@@ -83,13 +83,13 @@ func TestF31TheEventsSocketIsStalled(t *testing.T) {
 		t.Error("the shim is not stalled by its events: this proves nothing")
 	}
 	inject.Signal(t, a.Pid(), syscall.SIGTERM)
-	s.Eventually("the end", 4*time.Second, func() bool { return states(s)["a"] == exited })
+	s.Eventually("the end", 4*time.Second, func() bool { return inject.States(s)["a"] == exited })
 	if st := a.Status(); st.GetExitCode() != 7 {
 		t.Errorf("code %d", st.GetExitCode())
 	}
-	within(t, "the stop", b.Stop(1), 31*time.Second)
+	inject.Within(t, "the stop", b.Stop(1), 31*time.Second)
 	b.WantState(exited)
-	clear(s, p, 60*time.Second)
+	inject.Clear(s, p, 60*time.Second)
 	if err := os.Rename(path+".aside", path); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestAnEventsClientThatNeverReads(t *testing.T) {
 				if _, err := s.WaitState(t.Context(), id, exited, 10*time.Second); err != nil {
 					t.Error(err)
 				}
-				within(t, "an end", time.Since(start), 5*time.Second)
+				inject.Within(t, "an end", time.Since(start), 5*time.Second)
 			}
 		})
 	}
@@ -224,5 +224,5 @@ func TestAnEventsClientThatNeverReads(t *testing.T) {
 	if after-before > 64<<10 {
 		t.Errorf("clients that do not read cost %d kB", after-before)
 	}
-	clear(s, p, 60*time.Second)
+	inject.Clear(s, p, 60*time.Second)
 }

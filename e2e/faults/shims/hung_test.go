@@ -47,8 +47,8 @@ func TestF22AStoppedShimKeepsNobodyFromEnding(t *testing.T) {
 			if err := end(p, c); err != nil {
 				t.Error(err)
 			}
-			within(t, name+" with a stopped shim", time.Since(start), 35*time.Second)
-			clear(s, p, 60*time.Second)
+			inject.Within(t, name+" with a stopped shim", time.Since(start), 35*time.Second)
+			inject.Clear(s, p, 60*time.Second)
 			for _, pid := range append(pids, shim) {
 				if harness.Alive(pid) {
 					t.Errorf("process %d lives on", pid)
@@ -74,7 +74,7 @@ func TestF21AShimThatHangsForGood(t *testing.T) {
 	inject.Signal(t, pid, syscall.SIGTERM)
 	inject.Signal(t, dead.Pid(), syscall.SIGKILL)
 	s.Eventually("their ends, by the kernel's word", 4*time.Second, func() bool {
-		got := states(s)
+		got := inject.States(s)
 		return got["a"] == exited && got["dead"] == exited
 	})
 	if st := a.Status(); st.GetExitCode() != 3 {
@@ -99,8 +99,8 @@ func TestF21AShimThatHangsForGood(t *testing.T) {
 		return err == nil && r.GetExitCode() == 0
 	})
 	b.WantState(running)
-	clear(s, idle, 20*time.Second)
-	clear(s, busy, 20*time.Second)
+	inject.Clear(s, idle, 20*time.Second)
+	inject.Clear(s, busy, 20*time.Second)
 }
 
 // F23 and F35, with many pods: one hung shim costs a restart nothing, and the death of all shims is cleared up by itself.
@@ -140,8 +140,8 @@ func TestF23FiftyPodsWithOneHungShim(t *testing.T) {
 		hung, pid := ctrs[7].ShimPid(), ctrs[7].Pid()
 		inject.Crash(s)
 		inject.Stop(t, hung)
-		within(t, "the start", inject.Again(s), 10*time.Second)
-		got := states(s)
+		inject.Within(t, "the start", inject.Again(s), 10*time.Second)
+		got := inject.States(s)
 		for i := range n {
 			if name := fmt.Sprintf("c%d", i); got[name] != running {
 				t.Errorf("the first list says %s is %s", name, got[name])
@@ -171,7 +171,7 @@ func TestF23FiftyPodsWithOneHungShim(t *testing.T) {
 		}
 		start := time.Now()
 		s.Eventually("all have exited", 30*time.Second, func() bool {
-			for _, state := range states(s) {
+			for _, state := range inject.States(s) {
 				if state != exited {
 					return false
 				}

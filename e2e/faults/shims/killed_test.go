@@ -73,7 +73,7 @@ func TestF17AShimIsKilledUnderThreeContainersAnExecAndAPortForward(t *testing.T)
 	}
 	inject.Signal(t, all[0].ShimPid(), syscall.SIGKILL)
 	s.Eventually("all its containers have exited, without a call", 10*time.Second, func() bool {
-		got := states(s)
+		got := inject.States(s)
 		return got["c0"] == exited && got["c1"] == exited && got["c2"] == exited
 	})
 	for n, c := range all {
@@ -98,7 +98,7 @@ func TestF17AShimIsKilledUnderThreeContainersAnExecAndAPortForward(t *testing.T)
 	}
 	bystander.WantState(running)
 	bystander.Sh("true")
-	clear(s, p, 20*time.Second)
+	inject.Clear(s, p, 20*time.Second)
 }
 
 // F18: the shim dies while a start is under way. The start fails, nothing half made is left, and a pod of the same kind works at once.
@@ -151,10 +151,10 @@ func TestF18AShimDiesDuringAStart(t *testing.T) {
 			}
 			s.Eventually("the pod is not ready", 10*time.Second, func() bool { return p.Status().GetState() == notReady })
 			runc.Well()
-			clear(s, p, 30*time.Second)
+			inject.Clear(s, p, 30*time.Second)
 			again := inject.Pod(s, "again")
 			again.Go(story.Sleeper("c")).Sh("true")
-			clear(s, again, 30*time.Second)
+			inject.Clear(s, again, 30*time.Second)
 		})
 	}
 }
@@ -196,7 +196,7 @@ func TestF19AShimDiesDuringAStop(t *testing.T) {
 		if st := c.WantState(exited); st.GetExitCode() != 137 {
 			t.Errorf("code %d", st.GetExitCode())
 		}
-		clear(s, p, 30*time.Second)
+		inject.Clear(s, p, 30*time.Second)
 	})
 	t.Run("F19 in the delete", func(t *testing.T) {
 		p := inject.Pod(s, "delete")
@@ -212,7 +212,7 @@ func TestF19AShimDiesDuringAStop(t *testing.T) {
 			t.Errorf("code %d", st.GetExitCode())
 		}
 		runc.Well()
-		clear(s, p, 30*time.Second)
+		inject.Clear(s, p, 30*time.Second)
 	})
 	t.Run("F19 in the shutdown", func(t *testing.T) {
 		for round := range watch.Times(5, 30) {
@@ -225,7 +225,7 @@ func TestF19AShimDiesDuringAStop(t *testing.T) {
 			if err := <-answer; err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
-			clear(s, p, 30*time.Second)
+			inject.Clear(s, p, 30*time.Second)
 		}
 	})
 }
@@ -249,11 +249,11 @@ func TestF25SignalsThatAShimIsSent(t *testing.T) {
 			}
 		} else {
 			s.Eventually(sig.String()+": the pod has gone with its shim", 10*time.Second, func() bool {
-				return states(s)["c"] == exited && !harness.Alive(pid) && p.Status().GetState() == notReady
+				return inject.States(s)["c"] == exited && !harness.Alive(pid) && p.Status().GetState() == notReady
 			})
 		}
 		t.Logf("%s: the shim lives: %t", sig, harness.Alive(shim))
-		clear(s, p, 20*time.Second)
+		inject.Clear(s, p, 20*time.Second)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestF29ShimAndMembersDieWhileCridIsDown(t *testing.T) {
 		s.Eventually("they are reaped", 15*time.Second, func() bool { return inject.State(pid) == "" })
 	}
 	began := time.Now()
-	within(t, "the start", inject.Again(s), 10*time.Second)
+	inject.Within(t, "the start", inject.Again(s), 10*time.Second)
 	for _, c := range []*story.Container{a, b} {
 		st := c.WantState(exited) // the first list is right already
 		if at := time.Unix(0, st.GetFinishedAt()); st.GetExitCode() != 255 || at.Before(began.Add(-time.Second)) {
@@ -284,7 +284,7 @@ func TestF29ShimAndMembersDieWhileCridIsDown(t *testing.T) {
 			t.Errorf("F29: it is said to be known from %v", from)
 		}
 	}
-	s.Eventually("F28: what lived has exited", 15*time.Second, func() bool { return states(s)["c"] == exited && !harness.Alive(last) })
+	s.Eventually("F28: what lived has exited", 15*time.Second, func() bool { return inject.States(s)["c"] == exited && !harness.Alive(last) })
 	if st := c.Status(); st.GetExitCode() != 137 {
 		t.Errorf("F28: code %d", st.GetExitCode())
 	}
@@ -294,6 +294,6 @@ func TestF29ShimAndMembersDieWhileCridIsDown(t *testing.T) {
 	bystander.WantState(running)
 	bystander.Sh("true")
 	for _, p := range []*story.Pod{p, other} {
-		clear(s, p, 20*time.Second)
+		inject.Clear(s, p, 20*time.Second)
 	}
 }

@@ -4,7 +4,6 @@ package shims
 
 import (
 	"testing"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -25,34 +24,3 @@ const (
 const deaf = "trap '' TERM; echo ready; while :; do sleep 1; done"
 
 func alone(t *testing.T) *story.Story { t.Helper(); return story.Alone(t, harness.Crid{}) }
-
-// states are those of all containers, by name.
-func states(s *story.Story) map[string]runtimeapi.ContainerState {
-	s.T.Helper()
-	list, err := s.Containers(s.T.Context())
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	got := map[string]runtimeapi.ContainerState{}
-	for _, c := range list {
-		got[c.GetMetadata().GetName()] = c.GetState()
-	}
-	return got
-}
-
-func within(t *testing.T, what string, took, limit time.Duration) {
-	t.Helper()
-	if took > limit {
-		t.Errorf("%s took %s, more than %s", what, took, limit)
-	}
-}
-
-// clear removes a pod, in time.
-func clear(s *story.Story, p *story.Pod, limit time.Duration) {
-	s.T.Helper()
-	start := time.Now()
-	if err := s.RemovePodFully(s.T.Context(), p.ID); err != nil {
-		s.T.Errorf("remove pod %s: %v", p.Config.GetMetadata().GetName(), err)
-	}
-	within(s.T, "the removal of pod "+p.Config.GetMetadata().GetName(), time.Since(start), limit)
-}

@@ -43,7 +43,7 @@ func TestF36AHungRuncKillPoisonsTheShim(t *testing.T) {
 	inject.Signal(t, pids[0], syscall.SIGKILL)
 	inject.Signal(t, pids[1], syscall.SIGTERM)
 	s.Eventually("both ends, which the shim cannot tell of", 4*time.Second, func() bool {
-		got := states(s)
+		got := inject.States(s)
 		return got["a"] == exited && got["b"] == exited
 	})
 	t.Logf("both are told as exited after %s", time.Since(start))
@@ -62,7 +62,7 @@ func TestF36AHungRuncKillPoisonsTheShim(t *testing.T) {
 	if !harness.Alive(shim) {
 		t.Error("the shim was killed, and c hangs on it")
 	}
-	clear(s, p, 60*time.Second)
+	inject.Clear(s, p, 60*time.Second)
 }
 
 // F37: a Delete takes longer than it is waited for, before its work or after it, so that the retry finds no task. The shim goes all the same.
@@ -80,18 +80,18 @@ func TestF37ADeleteOutlivesItsDeadline(t *testing.T) {
 			a.Heard("ready")
 			shim := a.ShimPid()
 			runc.Do(map[string]inject.Act{"delete": act})
-			within(t, "the stop", a.Stop(10), 5*time.Second)
+			inject.Within(t, "the stop", a.Stop(10), 5*time.Second)
 			if st := a.WantState(exited); st.GetExitCode() != 4 {
 				t.Errorf("code %d", st.GetExitCode())
 			}
 			start := time.Now()
 			a.Remove()
 			took := time.Since(start)
-			within(t, "the removal", took, 40*time.Second)
+			inject.Within(t, "the removal", took, 40*time.Second)
 			b.WantState(running)
 			runc.Well()
 			b.Sh("true")
-			clear(s, p, 60*time.Second)
+			inject.Clear(s, p, 60*time.Second)
 			s.Eventually("the shim has gone", 10*time.Second, func() bool { return !harness.Alive(shim) && len(runc.Left()) == 0 })
 			if took < 5*time.Second {
 				t.Errorf("the removal took %s: the delete was not late, and this proves nothing", took)
@@ -112,32 +112,21 @@ func TestUnmountsOfCridTakeTwelveSeconds(t *testing.T) {
 	end := inject.Slow(t, s.Daemon.Pid(), "umount2", 12*time.Second)
 	w := watch.Others(s)
 	inject.Signal(t, pid, syscall.SIGTERM)
-	s.Eventually("the end", 4*time.Second, func() bool { return states(s)["a"] == exited })
-	within(t, "a stop meanwhile", b.Stop(5), 5*time.Second)
+	s.Eventually("the end", 4*time.Second, func() bool { return inject.States(s)["a"] == exited })
+	inject.Within(t, "a stop meanwhile", b.Stop(5), 5*time.Second)
 	start := time.Now()
 	bystander.Sh("true")
 	bystander.Stop(5)
 	bystander.WantState(exited)
-	within(t, "exec and stop of somebody else", time.Since(start), 10*time.Second)
+	inject.Within(t, "exec and stop of somebody else", time.Since(start), 10*time.Second)
 	w.End(t)
-	if n := rootfs(s, a.ID); n == 0 {
+	if inject.Count(s, "mount ", a.ID+"/rootfs") == 0 {
 		t.Error("its root file system is unmounted already: this proves nothing")
 	}
 	end()
 	for _, p := range []*story.Pod{p, other} {
-		clear(s, p, 60*time.Second)
+		inject.Clear(s, p, 60*time.Second)
 	}
-}
-
-// rootfs counts the mounted root file systems of a container.
-func rootfs(s *story.Story, id string) int {
-	n := 0
-	for thing := range s.Census(context.Background()) {
-		if strings.HasPrefix(thing, "mount ") && strings.HasSuffix(thing, id+"/rootfs") {
-			n++
-		}
-	}
-	return n
 }
 
 // Row 17: the OCI runtime has lost what it knew of a container that runs. It runs.
@@ -173,7 +162,7 @@ func TestTheRuntimesStateIsWiped(t *testing.T) {
 			inject.Again(s)
 			a.WantState(running)
 		}
-		within(t, "the stop", a.Stop(1), 31*time.Second)
+		inject.Within(t, "the stop", a.Stop(1), 31*time.Second)
 		b.Stop(10)
 		if x, y := a.WantState(exited).GetExitCode(), b.WantState(exited).GetExitCode(); x != 137 || y != 6 {
 			t.Errorf("codes %d and %d", x, y)
@@ -183,7 +172,7 @@ func TestTheRuntimesStateIsWiped(t *testing.T) {
 				t.Errorf("process %d lives", pid)
 			}
 		}
-		clear(s, p, 60*time.Second)
+		inject.Clear(s, p, 60*time.Second)
 		w.End(t)
 	}
 }
@@ -203,7 +192,7 @@ func TestTheShimHasForgottenAContainerThatEnded(t *testing.T) {
 	if _, err := shim.Delete(ctx, &task.DeleteRequest{ID: a.ID}); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the start", inject.Again(s), 10*time.Second)
+	inject.Within(t, "the start", inject.Again(s), 10*time.Second)
 	if st := a.WantState(exited); st.GetExitCode() != 255 {
 		t.Errorf("code %d, known from %v", st.GetExitCode(), a.Info("exitCodeFrom"))
 	}
@@ -212,7 +201,7 @@ func TestTheShimHasForgottenAContainerThatEnded(t *testing.T) {
 	if st := p.Status().GetState(); st != isReady {
 		t.Errorf("the pod is %s", st)
 	}
-	clear(s, p, 30*time.Second)
+	inject.Clear(s, p, 30*time.Second)
 }
 
 // F27: somebody tidies /run while everything is up. What is connected stays connected.
@@ -228,6 +217,6 @@ func TestF27TheSocketOfAShimIsRemovedUnderARunningCrid(t *testing.T) {
 	a.Sh("true")
 	b := p.Go(story.Sleeper("b"))
 	b.Sh("true")
-	within(t, "the stop", a.Stop(5), 10*time.Second)
-	clear(s, p, 20*time.Second)
+	inject.Within(t, "the stop", a.Stop(5), 10*time.Second)
+	inject.Clear(s, p, 20*time.Second)
 }

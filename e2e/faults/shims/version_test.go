@@ -82,7 +82,7 @@ func TestF33TheShimIsUpgradedAndDowngradedUnderRunningPods(t *testing.T) {
 		}
 	}
 	for _, p := range pods {
-		clear(s, p, 30*time.Second)
+		inject.Clear(s, p, 30*time.Second)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestF34ShimsThatCannotBeUsed(t *testing.T) {
 			t.Errorf("%s: an error of %d bytes", what, len(err.Error()))
 		}
 		t.Logf("%s, after %s: %.300s", what, time.Since(start).Round(time.Millisecond), err)
-		within(t, what+": the error", time.Since(start), 35*time.Second)
+		inject.Within(t, what+": the error", time.Since(start), 35*time.Second)
 		shim.Well()
 		again, err := s.RunPod(t.Context(), config, "runc")
 		if err != nil {
@@ -143,5 +143,5 @@ func TestF34ShimsThatCannotBeUsed(t *testing.T) {
 	}
 	p := inject.Pod(s, "well")
 	p.Go(story.Sleeper("c")).Sh("true")
-	clear(s, p, 20*time.Second)
+	inject.Clear(s, p, 20*time.Second)
 }
