@@ -105,18 +105,18 @@ func small(c *runtimeapi.ContainerConfig) *runtimeapi.ContainerConfig {
 	return c
 }
 
-// OOMKilled, every time, when the kernel killed the main process; a child's end is not the container's. Peers get both wrong now and then.
+// OOMKilled when the kernel killed the main process; a child's end is not the container's. (Every time: TestF48OutOfMemory.)
 func TestOutOfMemory(t *testing.T) {
 	s := story.Begin(t)
 	p := s.Pod("oom")
-	for n := range 20 {
+	for n := range 3 {
 		c := p.Go(small(harness.Container(fmt.Sprintf("main-%d", n), "sh", "-c", "exec tail /dev/zero")))
 		if st := c.Exited(); st.GetReason() != "OOMKilled" || st.GetExitCode() != 137 {
 			t.Errorf("round %d: a main process out of memory: %q, %d", n, st.GetReason(), st.GetExitCode())
 		}
 		c.Remove()
 	}
-	for n := range 5 {
+	for n := range 2 {
 		c := p.Go(small(harness.Container(fmt.Sprintf("child-%d", n), "sh", "-c", "tail /dev/zero; exit 6")))
 		if st := c.Exited(); st.GetReason() != "Error" || st.GetExitCode() != 6 {
 			t.Errorf("round %d: a child out of memory: %q, %d", n, st.GetReason(), st.GetExitCode())
