@@ -200,8 +200,8 @@ func (e *Events) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerS
 	if err != nil {
 		return err
 	}
-	// Subscribed before the snapshot is taken: what happens in between comes
-	// twice, never not at all.
+	// Subscribed before the snapshot is taken, so that nothing is missed in
+	// between; what the snapshot has told already is left out of what follows.
 	sub := e.d.Ledger.Subscribe(e.d.Queue)
 	go e.pump(sub, q)
 	defer sub.Cancel()
@@ -238,10 +238,11 @@ func (e *Events) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerS
 			return ctx.Err()
 		}
 	}
-	if err := e.snapshot(send); err != nil {
+	told, err := e.snapshot(send)
+	if err != nil {
 		return err
 	}
-	return e.follow(ctx, q, failed, send)
+	return e.follow(ctx, q, told, failed, send)
 }
 
 func (e *Events) whyCut() error {
@@ -253,11 +254,31 @@ func (e *Events) whyCut() error {
 	return errSlow
 }
 
-// follow sends what happens.
-func (e *Events) follow(ctx context.Context, q *queue, failed <-chan error, send func(*cri.ContainerEventResponse) error) error {
+// versions of containers, by id.
+type versions map[string]uint64
+
+// news tells whether a snapshot that told these versions has not told this
+// event. What is newer makes an entry useless.
+func (v versions) news(i item) bool {
+	if i.ctr == nil {
+		return true
+	}
+	last, there := v[i.ctr.ID]
+	if there && i.kind != lifecycle.NoticeDeleted && i.ctr.Version <= last {
+		return false
+	}
+	delete(v, i.ctr.ID)
+	return true
+}
+
+// follow sends what happens after a snapshot that told of these versions.
+func (e *Events) follow(ctx context.Context, q *queue, told versions, failed <-chan error, send func(*cri.ContainerEventResponse) error) error {
 	for {
 		select {
 		case i := <-q.items:
+			if !told.news(i) {
+				continue
+			}
 			if err := send(e.message(i)); err != nil {
 				return err
 			}
@@ -273,23 +294,25 @@ func (e *Events) follow(ctx context.Context, q *queue, failed <-chan error, send
 
 // snapshot sends one event for every pod and container as it is now, and says
 // so in the time: a kubelet takes the status that it has for newer otherwise.
-func (e *Events) snapshot(send func(*cri.ContainerEventResponse) error) error {
+func (e *Events) snapshot(send func(*cri.ContainerEventResponse) error) (versions, error) {
+	told := versions{}
 	for _, p := range status.Pods(e.d.Ledger, nil) {
 		kind := lifecycle.NoticeStopped
 		if p.State.Phase == lifecycle.Ready {
 			kind = lifecycle.NoticeStarted
 		}
 		if err := send(e.message(item{kind: kind, at: time.Now().UnixNano(), pod: p})); err != nil {
-			return err
+			return nil, err
 		}
 		for _, c := range status.Members(e.d.Ledger, p.ID) {
 			i := item{kind: current(c), at: time.Now().UnixNano(), ctr: c}
 			if err := send(e.message(i)); err != nil {
-				return err
+				return nil, err
 			}
+			told[c.ID] = c.Version
 		}
 	}
-	return nil
+	return told, nil
 }
 
 // current is the kind of event that led to the container's present state.

@@ -158,6 +158,45 @@ func TestDeletionsStillTellOfTheirPod(t *testing.T) {
 	_ = ended(t, done)
 }
 
+// between lets something happen between subscription and snapshot.
+type between struct {
+	*store.Ledger
+	happens func()
+}
+
+func (b between) Subscribe(buffer int) *store.Subscription {
+	s := b.Ledger.Subscribe(buffer)
+	b.happens()
+	return s
+}
+
+// An end that falls between subscription and snapshot was told twice.
+func TestWhatTheSnapshotToldIsNotToldAgain(t *testing.T) {
+	l := worldtest.Ledger(t)
+	p := worldtest.Pod(t, l, "p", nil)
+	one, two := worldtest.Running(t, l, p.ID, "one", nil), worldtest.Running(t, l, p.ID, "two", nil)
+	end := lifecycle.SeenExited{Code: 3, Source: lifecycle.Kernel}
+	e := events.New(events.Deps{Ledger: between{l, func() { worldtest.Step(t, l, one.ID, end) }}, Names: worldtest.Names})
+	c, done := serve(t, e, true)
+	eventually(t, "the snapshot", func() bool { return len(c.all()) >= 3 })
+	worldtest.Step(t, l, two.ID, end)
+	ends := func() map[string]int {
+		n := map[string]int{}
+		for _, m := range c.all() {
+			if m.ContainerEventType == cri.ContainerEventType_CONTAINER_STOPPED_EVENT {
+				n[m.ContainerId]++
+			}
+		}
+		return n
+	}
+	eventually(t, "the other end", func() bool { return ends()[two.ID] == 1 })
+	if n := ends(); n[one.ID] != 1 {
+		t.Errorf("the end of one is told %d times", n[one.ID])
+	}
+	e.Close()
+	_ = ended(t, done)
+}
+
 // A pod that breaks by itself, by an unmounted namespace for example, has containers that run on: without an event of its own a
 // kubelet that trusts in events learns of it minutes later.
 func TestAPodThatBreaksIsTold(t *testing.T) {
