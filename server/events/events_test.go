@@ -175,7 +175,7 @@ func TestWhatTheSnapshotToldIsNotToldAgain(t *testing.T) {
 	l := worldtest.Ledger(t)
 	p := worldtest.Pod(t, l, "p", nil)
 	one, two := worldtest.Running(t, l, p.ID, "one", nil), worldtest.Running(t, l, p.ID, "two", nil)
-	end := lifecycle.SeenExited{Code: 3, Source: lifecycle.Kernel}
+	end := lifecycle.SeenExited{Code: 3, Source: lifecycle.Kernel, Empty: true}
 	e := events.New(events.Deps{Ledger: between{l, func() { worldtest.Step(t, l, one.ID, end) }}, Names: worldtest.Names})
 	c, done := serve(t, e, true)
 	eventually(t, "the snapshot", func() bool { return len(c.all()) >= 3 })
