@@ -227,6 +227,11 @@ func (k *kubelet) syncContainer(ctx context.Context, rng *rand.Rand, p *pod, w w
 		if newest != nil && rng.IntN(2) == 0 { // CREATED is the zero value, too
 			return k.start(ctx, rng, p, newest.GetId())
 		}
+		if newest != nil { // its start may be under way still: it goes before another one comes
+			if err := k.removeContainer(ctx, rng, p, newest); err != nil {
+				return err
+			}
+		}
 	default: // UNKNOWN: it is ended before another takes its place
 		return k.removeContainer(ctx, rng, p, newest)
 	}
@@ -256,5 +261,6 @@ func (k *kubelet) start(ctx context.Context, rng *rand.Rand, p *pod, id string) 
 	if err != nil {
 		return fmt.Errorf("start %.12s: %w", id, err)
 	}
+	k.known.started(id)
 	return nil
 }

@@ -31,10 +31,25 @@ type sighting struct {
 	dead  time.Time // since when its first process is seen dead while it is told as running
 	doubt int       // looks in a row that found a live process in an exited container
 	// of known's lock
+	began  bool // its start was answered
 	over   bool // told as exited
 	code   int32
 	reason string
 	at     int64
+}
+
+// started keeps that a start was answered.
+func (n *known) started(id string) {
+	s := n.get(id)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.began = true
+}
+
+func (n *known) wasStarted(s *sighting) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return s.began
 }
 
 // ended tells whether it was told to have exited.
@@ -228,6 +243,9 @@ func (k *kubelet) inspect(ctx context.Context, p *pod, c *runtimeapi.Container) 
 		return
 	}
 	k.count("ended by " + i.ExitCodeFrom)
+	if st.GetReason() == "StartError" && !k.known.wasStarted(s) {
+		return // runc ran it and said that it had not: the start was answered with an error, and it was ended
+	}
 	if wrong := p.wrongEnd(w, st); wrong != "" {
 		k.broken("container %.12s (%s): %s (reason %q, from %s)", c.GetId(), name, wrong, st.GetReason(), i.ExitCodeFrom)
 	}

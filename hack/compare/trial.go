@@ -245,12 +245,17 @@ func sandbox(ctx context.Context, s *subject) (text, code string) {
 	if err != nil {
 		return "no answer (" + word(err) + ")", "-"
 	}
+	var states []string
 	for _, p := range list {
 		if p.GetMetadata().GetUid() == s.config.GetMetadata().GetUid() {
-			return "pod " + strings.TrimPrefix(p.GetState().String(), "SANDBOX_"), "-"
+			states = append(states, strings.TrimPrefix(p.GetState().String(), "SANDBOX_"))
 		}
 	}
-	return "no pod", "-"
+	if len(states) == 0 {
+		return "no pod", "-"
+	}
+	slices.Sort(states)
+	return "pod " + strings.Join(states, ", another "), "-"
 }
 
 // remove takes everything away as a kubelet does: first while the fault lasts, then after it.
