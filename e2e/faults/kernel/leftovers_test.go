@@ -63,12 +63,19 @@ func TestF52ChildrenThatOutliveTheMainProcess(t *testing.T) {
 	}
 	bystander := p.Go(shared(story.Sleeper("bystander")))
 	for n, line := range []string{
-		"nohup sleep 4141 & (trap '' TERM HUP; exec sleep 4142) & echo started; sleep 0.3; exit 3",
-		"for i in 1 2 3 4 5; do (trap '' TERM HUP; while :; do sleep 0.2; echo still; done) & done; echo started; exit 3",
+		"nohup sleep 4141 & (trap '' TERM HUP; exec sleep 4142) & echo started; sleep 1; exit 3",
+		"for i in 1 2 3 4 5; do (trap '' TERM HUP; while :; do sleep 0.2; echo still; done) & done; echo started; sleep 1; exit 3",
 	} {
 		c := p.Go(shared(story.Shell(fmt.Sprintf("c%d", n), line)))
+		c.Heard("started")
+		pids := inject.Procs(c, "freezer")
 		start := time.Now()
 		st := c.Exited()
+		for _, pid := range pids { // in the first moment in which it is told
+			if harness.Alive(pid) {
+				t.Errorf("it is told as exited, and its process %d lives", pid)
+			}
+		}
 		inject.Within(t, "the end", time.Since(start), 10*time.Second)
 		if st.GetExitCode() != 3 || st.GetReason() != "Error" {
 			t.Errorf("code %d, reason %q", st.GetExitCode(), st.GetReason())

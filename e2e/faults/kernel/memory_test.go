@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -182,7 +183,9 @@ func TestF55AnExecThatPrintsForEver(t *testing.T) {
 	c := s.Pod("prints").Go(story.Sleeper("c"))
 	c.Sh("true")
 	before := watch.Field(t, s.Daemon.Pid(), "VmHWM")
-	r, err := s.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c.ID, Timeout: 110,
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	r, err := s.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: c.ID, Timeout: 590,
 		Cmd: []string{"sh", "-c", fmt.Sprintf("head -c %d /dev/zero; exit 3", int64(watch.Times(400, 10240))<<20)}})
 	if err != nil || r.GetExitCode() != 3 || len(r.GetStdout()) > 16<<20 || len(r.GetStdout()) < 15<<20 {
 		t.Errorf("%d bytes, code %d (%v)", len(r.GetStdout()), r.GetExitCode(), err)
