@@ -2,7 +2,7 @@
 // exactly one of them. The names are those of the crash-point tests (package e2e/faults/crash): "p4" is the fourth moment of RunPodSandbox.
 //
 // In a normal build [At] and [Pass] are empty and inlined: nothing of a point, not even its name, is in the program
-// (hack/failpoint_test.go looks). Built with the tag `failpoints` a point looks into the folder that CRID_FAILPOINTS names:
+// (the crash-point tests look). Built with the tag `failpoints` a point looks into the folder that CRID_FAILPOINTS names:
 //
 //	<name>          its first line is what to do the next time the point is passed; then the file becomes <name>.reached
 //	<name>.reached  the point was passed and did what it was told. Who armed a point and does not find this has tested nothing

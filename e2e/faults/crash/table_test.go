@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,5 +63,27 @@ func TestTheTableIsTheCodes(t *testing.T) {
 	}
 	for name := range inCode {
 		t.Errorf("%s is in the code and not in the table", name)
+	}
+}
+
+// What tests can have the daemon die at is not in what users run: neither the package nor the name of the folder in which points are armed.
+func TestFailpointsAreNotInTheReleasedProgram(t *testing.T) {
+	has := func(name string) bool {
+		t.Helper()
+		path, err := project.Bin(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(content, []byte("CRID_FAILPOINTS")) || bytes.Contains(content, []byte("crid-project/crid/failpoint"))
+	}
+	if has("crid") {
+		t.Error("the program that users run holds failpoints")
+	}
+	if !has(program) {
+		t.Error("the program with failpoints has none: this test finds nothing")
 	}
 }
