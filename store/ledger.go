@@ -24,6 +24,10 @@ import (
 type Config struct {
 	// Dir is the ledger's folder; it is made.
 	Dir string
+	// Copies is a folder for a second copy of each record, on another disk (a
+	// tmpfs); empty: none. A record that is damaged, gone, or older than its copy
+	// is taken from there.
+	Copies string
 	// Boot is this boot's id (/proc/sys/kernel/random/boot_id).
 	Boot string
 	// OpenPod, OpenContainer turn the bytes of a record into a sealed

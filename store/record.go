@@ -81,7 +81,7 @@ type Pod struct {
 	// OwnCgroup is true if crid made it (no cgroup parent was asked for).
 	OwnCgroup bool `json:"own_cgroup,omitempty"`
 	// Version counts the changes; a sighting older than it is stale.
-	Version uint64 `json:"-"`
+	Version uint64 `json:"changes,omitempty"`
 }
 
 // Container is the record of one container. Snapshots are immutable.
@@ -123,7 +123,8 @@ type Container struct {
 	// Updating are limits of which it is not known yet whether they hold, in the
 	// words of package container; empty: what Config says holds.
 	Updating json.RawMessage `json:"updating,omitempty"`
-	Version  uint64          `json:"-"`
+	// Version is as in Pod.
+	Version uint64 `json:"changes,omitempty"`
 }
 
 // FinishedAt is when it exited, Unix nanoseconds, 0: not yet. Never before

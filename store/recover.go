@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -19,6 +18,8 @@ import (
 type Lost struct {
 	// Path is where it was, Why what is wrong with it.
 	Path, Why string
+	// Restored is true if its copy (Config.Copies) is used instead.
+	Restored bool
 }
 
 // Open reads the ledger of an earlier run. It fails only if the folder cannot
@@ -39,61 +40,56 @@ func Open(cfg Config) (*Ledger, []Lost, error) {
 			return nil, nil, fmt.Errorf("make ledger folder: %w", err)
 		}
 	}
-	var lost []Lost
-	pods, more := readAll[Pod](l, l.podDir())
-	lost = append(lost, more...)
-	for _, f := range pods {
-		if why := l.recoverPod(f); why != nil {
-			lost = append(lost, l.lose(f.path, why))
+	if cfg.Copies != "" {
+		for _, sub := range []string{"pods", "containers"} {
+			_ = os.MkdirAll(filepath.Join(cfg.Copies, sub), folderPerm) // without them there is the record alone
 		}
+		l.cfg.Disk = doubled{Disk: l.cfg.Disk, dir: cfg.Dir, copies: cfg.Copies}
 	}
-	containers, more := readAll[Container](l, l.containerDir())
-	lost = append(lost, more...)
+	pods, lost := readAll(l, l.podKind())
+	for _, f := range pods {
+		l.recoverPod(f)
+	}
+	containers, more := readAll(l, l.containerKind())
 	for _, f := range containers {
-		if why := l.recoverContainer(f); why != nil {
-			lost = append(lost, l.lose(f.path, why))
-		}
+		l.recoverContainer(f)
 	}
 	l.mu.Lock()
 	l.relist()
 	l.mu.Unlock()
-	return l, lost, nil
+	return l, append(lost, more...), nil
 }
 
-type found[T any] struct {
-	path string
-	id   string
-	decoded[T]
-}
-
-func readAll[T any](l *Ledger, dir string) (ok []found[T], lost []Lost) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		if !errors.Is(err, os.ErrNotExist) {
-			lost = append(lost, Lost{dir, err.Error()})
-		}
-		return nil, lost
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if strings.HasSuffix(e.Name(), ".new") {
-			_ = os.Remove(path) // a write that a crash cut short; a folder stays and is reported below
-			if _, err := os.Lstat(path); err != nil {
-				continue
+func (l *Ledger) podKind() kind[Pod] {
+	return kind[Pod]{dir: l.podDir(), copies: l.copiesOf("pods"), id: func(p *Pod) string { return p.ID },
+		version: func(p *Pod) uint64 { return p.Version }, boot: func(p *Pod) string { return p.Boot },
+		open: func(f *found[Pod]) (err error) {
+			if f.record.Config, err = l.cfg.OpenPod(f.config); err != nil {
+				return fmt.Errorf("configuration: %w", err)
 			}
-		}
-		if len(e.Name()) != 64 || !ValidID(e.Name()) {
-			lost = append(lost, l.lose(path, errors.New("not named like a record")))
-			continue
-		}
-		d, err := readRecord[T](path)
-		if err != nil {
-			lost = append(lost, l.lose(path, err))
-			continue
-		}
-		ok = append(ok, found[T]{path, e.Name(), d})
+			return nil
+		}}
+}
+
+func (l *Ledger) containerKind() kind[Container] {
+	return kind[Container]{dir: l.containerDir(), copies: l.copiesOf("containers"), id: func(v *Container) string { return v.ID },
+		version: func(v *Container) uint64 { return v.Version }, boot: func(v *Container) string { return v.Boot },
+		open: func(f *found[Container]) (err error) {
+			if !ValidID(f.record.PodID) {
+				return errors.New("its pod has no valid id")
+			}
+			if f.record.Config, err = l.cfg.OpenContainer(f.config); err != nil {
+				return fmt.Errorf("configuration: %w", err)
+			}
+			return nil
+		}}
+}
+
+func (l *Ledger) copiesOf(sub string) string {
+	if l.cfg.Copies == "" {
+		return ""
 	}
-	return ok, lost
+	return filepath.Join(l.cfg.Copies, sub)
 }
 
 // lose moves a record to quarantine. If even that fails it stays where it is
@@ -102,28 +98,23 @@ func (l *Ledger) lose(path string, why error) Lost {
 	l.quarantined.Add(1)
 	err := quarantine(path, l.lostDir())
 	l.cfg.Log.Error("record quarantined", "path", path, "why", why, "moved", err == nil)
-	return Lost{path, why.Error()}
+	return Lost{Path: path, Why: why.Error()}
 }
 
-func (l *Ledger) recoverPod(f found[Pod]) error {
+func (l *Ledger) recoverPod(f found[Pod]) {
 	p := f.record
-	if p.ID != f.id {
-		return errors.New("its id is not its name")
-	}
-	config, err := l.cfg.OpenPod(f.config)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	p.Config = config
 	c := newCell(p)
 	c.unknown = f.unknown
 	l.pods[p.ID] = c
+	if f.stale {
+		c.gen = 1
+		l.savePod(c)
+	}
 	if other, taken := l.podNames[p.Name]; taken && !better(p.State.Phase <= lifecycle.Ready, p.CreatedAt, l.pods[other].cur.Load()) {
 		l.cfg.Log.Error("two pod records with one name", "pod", p.ID, "kept", other)
-		return nil
+		return
 	}
 	l.podNames[p.Name] = p.ID
-	return nil
 }
 
 // better reports whether the new one of two records of one name is to have it:
@@ -135,32 +126,24 @@ func better(ready bool, created int64, other *Pod) bool {
 	return created > other.CreatedAt
 }
 
-func (l *Ledger) recoverContainer(f found[Container]) error {
+func (l *Ledger) recoverContainer(f found[Container]) {
 	v := f.record
-	if v.ID != f.id {
-		return errors.New("its id is not its name")
-	}
-	if !ValidID(v.PodID) {
-		return errors.New("its pod has no valid id")
-	}
-	config, err := l.cfg.OpenContainer(f.config)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	v.Config = config
 	c := newCell(v)
 	c.unknown = f.unknown
 	l.containers[v.ID] = c
+	if f.stale {
+		c.gen = 1
+		l.saveContainer(c)
+	}
 	k := containerKey{v.PodID, v.Name}
 	if id, taken := l.containerNames[k]; taken {
 		other := l.containers[id].cur.Load()
 		if v.State.Alive() == other.State.Alive() && v.CreatedAt < other.CreatedAt || !v.State.Alive() && other.State.Alive() {
 			l.cfg.Log.Error("two container records with one name", "container", v.ID, "kept", id)
-			return nil
+			return
 		}
 	}
 	l.containerNames[k] = v.ID
-	return nil
 }
 
 // Quarantined answers how many records this run moved to quarantine.

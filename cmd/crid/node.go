@@ -81,7 +81,7 @@ func newNode(d Daemon) (*node, error) {
 		return nil, err
 	}
 	var lost []store.Lost
-	n.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(c.Root, "ledger"), Boot: boot,
+	n.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(c.Root, "ledger"), Copies: filepath.Join(c.State, "records"), Boot: boot,
 		OpenPod: seal.OpenPod, OpenContainer: seal.OpenContainer, Log: d.Log, Trace: tracer(d.Log),
 		Tracing: func() bool { return d.Log.Enabled(context.Background(), slog.LevelDebug) }})
 	if err != nil {

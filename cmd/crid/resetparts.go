@@ -85,8 +85,8 @@ func resetParts(c *config.Config, log *slog.Logger, say func(format string, args
 // openOrReplace opens the records and the images. Where one of them cannot be
 // opened an empty one stands in: what it knew is found by force.
 func (n *node) openOrReplace(boot string, aside *standIn, say func(format string, args ...any)) ([]store.Lost, error) {
-	ledger := store.Config{Dir: filepath.Join(n.cfg.Root, "ledger"), Boot: boot, OpenPod: openSealed, OpenContainer: openSealed,
-		Log: n.log, Trace: tracer(n.log)}
+	ledger := store.Config{Dir: filepath.Join(n.cfg.Root, "ledger"), Copies: filepath.Join(n.cfg.State, "records"), Boot: boot,
+		OpenPod: openSealed, OpenContainer: openSealed, Log: n.log, Trace: tracer(n.log)}
 	var lost []store.Lost
 	var err error
 	n.ledger, lost, err = store.Open(ledger)
@@ -100,6 +100,9 @@ func (n *node) openOrReplace(boot string, aside *standIn, say func(format string
 		}
 	}
 	for _, l := range lost {
+		if l.Restored {
+			continue
+		}
 		say("record %s cannot be read (%s), going on without", l.Path, l.Why)
 	}
 	images := imageConfig(n.cfg, n.log)

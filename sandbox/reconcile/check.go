@@ -28,6 +28,10 @@ func (r *Reconciler) Check() []Finding {
 		out = append(out, Finding{name, severity, fmt.Sprintf(format, args...)})
 	}
 	for _, l := range r.Lost {
+		if l.Restored {
+			add("quarantine", "warn", "record %s could not be read (%s) and was moved to quarantine; its copy was used, nothing is lost", l.Path, l.Why)
+			continue
+		}
 		add("quarantine", "warn", "record %s could not be read (%s) and was moved to quarantine", l.Path, l.Why)
 	}
 	if len(r.Lost) == 0 {

@@ -48,12 +48,15 @@ func (r *Reset) clear(ctx context.Context, images bool) {
 	}
 	r.removeSockets()
 	if len(r.stuck) > 0 {
-		r.removeIDs(filepath.Join(root, "ledger", "containers"))
-		r.removeIDs(filepath.Join(root, "ledger", "pods"))
+		for _, dir := range []string{filepath.Join(state, "records"), filepath.Join(root, "ledger")} {
+			r.removeIDs(filepath.Join(dir, "containers"))
+			r.removeIDs(filepath.Join(dir, "pods"))
+		}
 		r.log.Warn("something lives on; images and what it stands on are kept")
 		return
 	}
 	r.removeAll(filepath.Join(state, "pause"))
+	r.removeAll(filepath.Join(state, "records"))
 	r.removeAll(filepath.Join(root, "ledger"))
 	if r.parts.Scratch != "" {
 		r.removeAll(r.parts.Scratch)
