@@ -80,8 +80,56 @@ var damages = map[string]func(path, victim string) error{
 // harmless is damage that does not keep root from reading.
 const harmless = "mode 000"
 
-// Every kind of damage to the records of pods, and then of containers, while their workloads run: crid comes up, touches no file that a link leads to,
-// knows what it can know, ends what nobody can know, and the names are free.
+// Every kind of damage to the records of pods, and then of containers, while their workloads run: crid comes up and takes the copies; nothing is to be
+// seen of it but the quarantine.
+func TestF62DamagedRecordsWithCopies(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"pods", "containers"} {
+		t.Run(kind, func(t *testing.T) {
+			s := story.Alone(t, harness.Crid{})
+			victim := filepath.Join(t.TempDir(), "victim")
+			if err := os.WriteFile(victim, []byte(victimText), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			type life struct {
+				c   *story.Container
+				pid int
+			}
+			lives := map[string]life{}
+			for n, what := range slices.Sorted(maps.Keys(damages)) {
+				c := s.Pod(fmt.Sprintf("damaged-%d", n)).Go(story.Sleeper(fmt.Sprintf("c-%d", n)))
+				lives[what] = life{c, c.Pid()}
+			}
+			crash(s)
+			for what, l := range lives {
+				id := l.c.ID
+				if kind == "pods" {
+					id = l.c.Pod.ID
+				}
+				if err := damages[what](filepath.Join(s.Home.Root(), "ledger", kind, id), victim); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+			}
+			again(s)
+			for what, l := range lives {
+				l.c.WantState(running)
+				l.c.Sh("true")
+				if l.c.Pid() != l.pid || !harness.Alive(l.pid) {
+					t.Errorf("%s: the container has process %d, it was %d", what, l.c.Pid(), l.pid)
+				}
+			}
+			if n := len(quarantined(s)); n != len(damages)-1 {
+				t.Errorf("%d records are put aside, %d were damaged: %q", n, len(damages)-1, quarantined(s))
+			}
+			tidy(s)
+			crash(s)
+			again(s)
+		})
+	}
+}
+
+// The same where the copies are damaged too: crid comes up, touches no file that a link leads to, knows what it can know, ends what nobody can know,
+// and the names are free.
 func TestF62DamagedRecords(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"pods", "containers"} {
@@ -110,8 +158,10 @@ func TestF62DamagedRecords(t *testing.T) {
 				if kind == "containers" {
 					id = l.c.ID
 				}
-				if err := damages[what](filepath.Join(s.Home.Root(), "ledger", kind, id), victim); err != nil {
-					t.Fatalf("%s: %v", what, err)
+				for _, dir := range []string{filepath.Join(s.Home.Root(), "ledger"), filepath.Join(s.Home.State(), "records")} {
+					if err := damages[what](filepath.Join(dir, kind, id), victim); err != nil {
+						t.Fatalf("%s: %v", what, err)
+					}
 				}
 			}
 			again(s)
