@@ -58,7 +58,7 @@ func launch(m *machine, no int, e *eye) *run {
 	log := slog.New(&diary{r: r})
 	var lost []store.Lost
 	var err error
-	r.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(m.root, "ledger"), Boot: fmt.Sprint("boot", m.boot), OpenPod: openSealed, OpenContainer: openSealed,
+	r.ledger, lost, err = store.Open(store.Config{Dir: filepath.Join(m.root, "ledger"), Copies: filepath.Join(m.state, "records"), Boot: fmt.Sprint("boot", m.boot), OpenPod: openSealed, OpenContainer: openSealed,
 		Disk: disk{r}, Log: log, Trace: r.trace()})
 	for _, l := range lost {
 		if !m.isExempt(filepath.Base(l.Path)) {
@@ -200,6 +200,9 @@ func (d disk) Replace(path string, content []byte) error {
 	d.m.mu.Lock()
 	full := d.m.full
 	d.m.mu.Unlock()
+	if d.isCopy(path) {
+		return os.WriteFile(path, content, 0o600) // on a tmpfs: never full, gone with the machine
+	}
 	if full {
 		_ = os.WriteFile(path+".new", content[:len(content)/2], 0o600)
 		return &os.PathError{Op: "write", Path: path, Err: unix.ENOSPC}
@@ -220,6 +223,9 @@ func (d disk) Replace(path string, content []byte) error {
 
 func (d disk) Remove(path string) error {
 	d.takes("unlink", filepath.Base(path), 10*time.Microsecond, time.Millisecond)
+	if d.isCopy(path) {
+		return os.RemoveAll(path)
+	}
 	_ = os.Remove(path + ".new")
 	if before, err := os.ReadFile(path); err == nil {
 		d.m.wrote(path, before, nil)
@@ -230,6 +236,8 @@ func (d disk) Remove(path string) error {
 	d.takes("unlink", filepath.Base(path), time.Microsecond, 100*time.Microsecond)
 	return nil
 }
+
+func (d disk) isCopy(path string) bool { return strings.HasPrefix(path, d.m.state+"/records/") }
 
 // diary keeps crid's log among the lines of the machine.
 type diary struct {
