@@ -201,6 +201,11 @@ test-multinode: deps parts build images ## three nodes, each a kubelet and a cri
 	@hack/kube/build.sh
 	@go test -tags kube -count=1 -timeout 20m -v ./e2e/kube/multinode
 
+.PHONY: test-kubelet-v2
+test-kubelet-v2: deps parts build images kube-parts-kubelet ## a real kubelet in the guest with cgroup v2 and systemd, crid as its service (slow)
+	@hack/deps.sh vm
+	@hack/kube/guest.sh
+
 ##@ other
 
 .PHONY: clean

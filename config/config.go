@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -173,11 +174,25 @@ func (c *Config) derive() {
 	set(&c.Images.PreloadDir, filepath.Join(c.Root, "preload"))
 	for name, r := range c.Runtimes {
 		set(&r.Sandbox, SandboxPinned)
-		if r.Path == "" {
-			set(&r.Type, RuncType)
-		}
+		set(&r.Type, typeOf(r.Path))
 		c.Runtimes[name] = r
 	}
+}
+
+// shimProgram is how shims are called: containerd-shim-NAME-vN is of type io.containerd.NAME.vN.
+var shimProgram = regexp.MustCompile(`^containerd-shim-([a-z0-9_-]+)-(v[0-9]+)$`)
+
+// typeOf is the type of a handler that names none: runc's without a path, else what the shim's file name says; empty if it says nothing. The
+// options' message depends on it, and a shim refuses that of another.
+func typeOf(path string) string {
+	if path == "" {
+		return RuncType
+	}
+	m := shimProgram.FindStringSubmatch(filepath.Base(path))
+	if m == nil {
+		return ""
+	}
+	return "io.containerd." + m[1] + "." + m[2]
 }
 
 // AdminSocket is where the daemon answers the command line.

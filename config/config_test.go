@@ -215,6 +215,23 @@ func TestOptionsOfAHandlerAreMergedByKey(t *testing.T) {
 	}
 }
 
+// A shim refuses options that are of another shim's type, so a table with a path and no type must not be left without one.
+func TestTheTypeOfAHandlerFollowsItsShim(t *testing.T) {
+	for path, want := range map[string]string{
+		"": RuncType, "/usr/bin/containerd-shim-runc-v2": RuncType, "/opt/kata/bin/containerd-shim-kata-v2": "io.containerd.kata.v2",
+		"/usr/bin/containerd-shim-kata-qemu-v2": "io.containerd.kata-qemu.v2", "/usr/bin/my-shim": "",
+	} {
+		c, err := Parse("f", []byte("version = 1\n[runtimes.other]\npath = \""+path+"\"\n"), Overrides{})
+		if err != nil || c.Runtimes["other"].Type != want {
+			t.Errorf("%q: type %q, want %q (%v)", path, c.Runtimes["other"].Type, want, err)
+		}
+	}
+	c, err := Parse("f", []byte("version = 1\n[runtimes.other]\npath = \"/usr/bin/containerd-shim-runc-v2\"\ntype = \"io.example.mine.v1\"\n"), Overrides{})
+	if err != nil || c.Runtimes["other"].Type != "io.example.mine.v1" {
+		t.Errorf("a type that is given is kept: %v %v", c, err)
+	}
+}
+
 func TestFlagsWinAndTheRestFollows(t *testing.T) {
 	file := put(t, filepath.Join(t.TempDir(), "config.toml"), "version = 1\nroot = \"/a/root\"\naddress = \"/a/s.sock\"\n")
 	c, err := Load(file, Overrides{Root: "/b/root", State: "/b/state", LogLevel: "debug"})

@@ -74,7 +74,7 @@ var meanings = []Key{
 	{Name: "timeouts.shim_start", Meaning: "The longest a shim may take to start."},
 	{Name: "timeouts.stats", Meaning: "The longest one container's statistics may take."},
 
-	{Name: "runtimes.*.type", Meaning: "The shim, as io.containerd.NAME.vN: the program containerd-shim-NAME-vN is searched."},
+	{Name: "runtimes.*.type", Meaning: "The shim, as io.containerd.NAME.vN: the program containerd-shim-NAME-vN is searched. With a path and no type, as the path's file name says."},
 	{Name: "runtimes.*.path", Meaning: "The shim's path, instead of the search."},
 	{Name: "runtimes.*.options", Meaning: "Options of the shim; for runc: BinaryName, Root, SystemdCgroup, NoPivotRoot, NoNewKeyring, ShimCgroup."},
 	{Name: "runtimes.*.sandbox", Meaning: "pinned (no pause process) or pause."},
