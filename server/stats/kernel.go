@@ -77,12 +77,12 @@ func (k *Kernel) Network(_ context.Context, path string) ([]Interface, error) {
 	var out []Interface
 	for _, l := range links {
 		a := l.Attrs()
-		if a.Statistics == nil || a.RawFlags&unix.IFF_LOOPBACK != 0 {
+		if a.Statistics == nil {
 			continue
 		}
 		st := a.Statistics
 		out = append(out, Interface{
-			Name: a.Name, RxBytes: st.RxBytes, RxPackets: st.RxPackets, RxDropped: st.RxDropped, RxErrors: st.RxErrors,
+			Name: a.Name, Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0, RxBytes: st.RxBytes, RxPackets: st.RxPackets, RxDropped: st.RxDropped, RxErrors: st.RxErrors,
 			TxBytes: st.TxBytes, TxPackets: st.TxPackets, TxDropped: st.TxDropped, TxErrors: st.TxErrors,
 		})
 	}

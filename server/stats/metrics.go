@@ -52,7 +52,8 @@ func (s *Stats) podMetrics(ctx context.Context, p *store.Pod) (*cri.PodSandboxMe
 		r.cgroup, _ = s.d.Source.Cgroup(ctx, p.Cgroup)
 	}
 	if p.NetNS != "" {
-		r.interfaces, _ = s.d.Source.Network(ctx, p.NetNS)
+		all, _ := s.d.Source.Network(ctx, p.NetNS)
+		r.interfaces = slices.DeleteFunc(all, func(i Interface) bool { return i.Loopback }) // as cadvisor does
 	}
 	return &cri.PodSandboxMetrics{PodSandboxId: p.ID, Metrics: metrics(r)}, ctx.Err()
 }

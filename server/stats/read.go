@@ -2,6 +2,7 @@ package stats
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -117,17 +118,16 @@ func stall(s cgroup.Stall) *cri.PsiData {
 // defaultInterface is what CNI plugins are told to call the pod's interface.
 const defaultInterface = "eth0"
 
-// networkUsage puts the default interface apart: eth0, or the first if the
-// network names it otherwise.
+// networkUsage puts the default interface apart: eth0, or the first that is no loopback if the
+// network names it otherwise. The others are all there are (api.proto), the loopback among them: a
+// kubelet passes them on as they are, and leaves the field out if there is none.
 func networkUsage(ifs []Interface) *cri.NetworkUsage {
-	if len(ifs) == 0 {
-		return nil
+	first := slices.IndexFunc(ifs, func(i Interface) bool { return i.Name == defaultInterface })
+	if first < 0 {
+		first = slices.IndexFunc(ifs, func(i Interface) bool { return !i.Loopback })
 	}
-	first := 0
-	for n, i := range ifs {
-		if i.Name == defaultInterface {
-			first = n
-		}
+	if first < 0 {
+		return nil
 	}
 	u := &cri.NetworkUsage{Timestamp: time.Now().UnixNano(), DefaultInterface: interfaceUsage(ifs[first])}
 	for n, i := range ifs {

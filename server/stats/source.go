@@ -11,7 +11,7 @@ import (
 type Source interface {
 	// Cgroup reads the counters of a cgroup; errdefs.ErrNotFound if it is gone.
 	Cgroup(ctx context.Context, path string) (*cgroup.Stats, error)
-	// Network reads the interfaces of a network namespace, without loopback.
+	// Network reads all interfaces of a network namespace.
 	Network(ctx context.Context, netns string) ([]Interface, error)
 	// Layer measures a container's writable layer.
 	Layer(ctx context.Context, id string) (Layer, error)
@@ -26,6 +26,7 @@ type Source interface {
 // Interface are a network interface's counters since it was made.
 type Interface struct {
 	Name                                    string
+	Loopback                                bool
 	RxBytes, RxPackets, RxDropped, RxErrors uint64
 	TxBytes, TxPackets, TxDropped, TxErrors uint64
 }

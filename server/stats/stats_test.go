@@ -52,7 +52,7 @@ func (f *fake) Cgroup(_ context.Context, path string) (*cgroup.Stats, error) {
 }
 
 func (f *fake) Network(_ context.Context, ns string) ([]Interface, error) {
-	return []Interface{{Name: "net1", RxBytes: 1}, {Name: "eth0", RxBytes: 2, TxErrors: 3}}, nil
+	return []Interface{{Name: "lo", Loopback: true, RxBytes: 9}, {Name: "net1", RxBytes: 1}, {Name: "eth0", RxBytes: 2, TxErrors: 3}}, nil
 }
 
 func (f *fake) Layer(context.Context, string) (Layer, error) {
@@ -111,6 +111,22 @@ func TestEveryPartOfAContainersStatsIsTold(t *testing.T) {
 	}
 }
 
+// A kubelet leaves Interfaces out of its summary if there is none beside the default one, and clients take that for a pod without a network; so
+// the loopback is among them. It is never the default one: a pod on the loopback alone has no network.
+func TestTheInterfacesOfAPod(t *testing.T) {
+	lo, eth, other := Interface{Name: "lo", Loopback: true}, Interface{Name: "eth0"}, Interface{Name: "net7"}
+	for _, c := range []struct {
+		all    []Interface
+		first  string
+		others int
+	}{{[]Interface{lo, eth}, "eth0", 1}, {[]Interface{lo, other}, "net7", 1}, {[]Interface{other, eth, lo}, "eth0", 2}, {[]Interface{lo}, "", 0}, {nil, "", 0}} {
+		u := networkUsage(c.all)
+		if u.GetDefaultInterface().GetName() != c.first || len(u.GetInterfaces()) != c.others {
+			t.Errorf("of %v: %v", c.all, u)
+		}
+	}
+}
+
 func TestAPodsStats(t *testing.T) {
 	l, _, s := setup(t)
 	p := worldtest.Pod(t, l, "p", nil)
@@ -121,7 +137,7 @@ func TestAPodsStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	x := r.Stats.Linux
-	if x.Network.DefaultInterface.Name != "eth0" || x.Network.DefaultInterface.TxErrors.Value != 3 || len(x.Network.Interfaces) != 1 || x.Network.Timestamp == 0 {
+	if x.Network.DefaultInterface.Name != "eth0" || x.Network.DefaultInterface.TxErrors.Value != 3 || len(x.Network.Interfaces) != 2 || x.Network.Timestamp == 0 {
 		t.Errorf("network: %v", x.Network)
 	}
 	if x.Process.ProcessCount.Value != 3 || x.Io == nil || x.Cpu == nil || x.Memory == nil || len(x.Containers) != 1 {
