@@ -21,7 +21,7 @@ INIT=systemd SHARE=$STAGE LIMIT=$LIMIT hack/vm/vm.sh run '
 	export PATH=$PWD/bin:$PATH CRID_PROJECT=$PWD CRID_BUILD_DIR=$PWD/.build CRID_E2E_GUEST=1 TMPDIR=/scratch/tmp
 	mkdir -p /scratch/tmp /scratch/crid /scratch/var /var/lib/crid
 	mount --bind /scratch/var /var/tmp; mount --bind /scratch/crid /var/lib/crid
-	ip link add node type dummy; ip addr add 10.77.0.1/24 dev node; ip link set node up; ip route add default via 10.77.0.254
+	ip link add node type dummy; ip addr add 10.77.0.1/24 dev node; ip link set node up; ip route replace default via 10.77.0.254
 	cd /scratch && exec "$OLDPWD/guest.test" -test.v -test.timeout 35m
 	' | tee "$STAGE/log"
 grep -q '^--- PASS: TestKubeletUnderSystemd' "$STAGE/log"

@@ -101,7 +101,7 @@ func await(t *testing.T, limit time.Duration, what string, condition func() erro
 func running(t *testing.T, cri *harness.CRI, pod string) container {
 	t.Helper()
 	var found container
-	await(t, 5*time.Minute, pod+" runs", func() error {
+	await(t, 10*time.Minute, pod+" runs", func() error {
 		all, err := cri.Containers(t.Context())
 		if err != nil {
 			return err
@@ -146,6 +146,11 @@ func TestKubeletUnderSystemd(t *testing.T) {
 		Config: map[string]any{"cgroupDriver": "cgroupfs", // which is wrong, and overruled by crid
 			"featureGates": map[string]bool{"PodAndContainerStatsFromCRI": true, "MemoryQoS": true}}}
 	t.Cleanup(func() {
+		if t.Failed() {
+			if p, err := k.Process(); err == nil {
+				t.Log(p.LogTail(60)) // the guest and its files are gone with the test
+			}
+		}
 		if err := k.Stop(); err != nil {
 			t.Error(err)
 		}
