@@ -27,16 +27,15 @@ var podMetrics = strings.Fields(`
 
 // metricsAreComplete: what the kubelet shows of a pod's use comes from the runtime alone.
 func metricsAreComplete(t *testing.T, s *space) {
-	p := s.run("main", "containers:\n"+script("main", "dd if=/dev/zero of=/file bs=1M count=5 2>/dev/null; while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 0.2; done",
+	p := s.run("main", "containers:\n"+script("main", "dd if=/dev/zero of=/file bs=1M count=5 oflag=direct; dd if=/file of=/dev/null bs=1M iflag=direct; while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 0.2; done",
 		"resources: {limits: {cpu: 300m, memory: 64Mi}}"))
-	proxy := func(path string) string { return "/api/v1/nodes/" + s.k.Name + "/proxy" + path }
 	await(t, 2*time.Minute, "all metrics", func(ctx context.Context) error {
-		text, err := s.c.Kubectl(ctx, nil, "get", "--raw", proxy("/metrics/cadvisor"))
+		text, err := s.k.ReadOnly(ctx, "/metrics/cadvisor")
 		if err != nil {
 			return err
 		}
 		have := map[string]bool{}
-		for line := range strings.Lines(text) {
+		for line := range strings.Lines(string(text)) {
 			name, labels, ok := strings.Cut(line, "{")
 			if ok && strings.Contains(labels, `pod="main"`) && strings.Contains(labels, `namespace="`+s.name+`"`) {
 				have[name] = true
@@ -54,21 +53,21 @@ func metricsAreComplete(t *testing.T, s *space) {
 		return nil
 	})
 	await(t, 2*time.Minute, "what kubectl top shows", func(ctx context.Context) error { // metrics-server asks for this
-		text, err := s.c.Kubectl(ctx, nil, "get", "--raw", proxy("/metrics/resource"))
+		text, err := s.k.ReadOnly(ctx, "/metrics/resource")
 		if err != nil {
 			return err
 		}
 		for _, want := range []string{`container_cpu_usage_seconds_total{container="main",namespace="` + s.name + `",pod="main"}`,
 			`container_memory_working_set_bytes{container="main",namespace="` + s.name + `",pod="main"}`, `container_start_time_seconds{container="main",namespace="` + s.name,
 			`pod_cpu_usage_seconds_total{namespace="` + s.name, `pod_memory_working_set_bytes{namespace="` + s.name, "node_cpu_usage_seconds_total", "node_memory_working_set_bytes"} {
-			if !strings.Contains(text, want) {
+			if !strings.Contains(string(text), want) {
 				return errorf("/metrics/resource lacks %s", want)
 			}
 		}
 		return nil
 	})
 	await(t, 2*time.Minute, "a summary", func(ctx context.Context) error {
-		text, err := s.c.Kubectl(ctx, nil, "get", "--raw", proxy("/stats/summary"))
+		text, err := s.k.ReadOnly(ctx, "/stats/summary")
 		if err != nil {
 			return err
 		}
@@ -101,9 +100,9 @@ type summary struct {
 	}
 }
 
-func summaryIsWhole(text, uid string) error {
+func summaryIsWhole(text []byte, uid string) error {
 	var all summary
-	if err := json.Unmarshal([]byte(text), &all); err != nil {
+	if err := json.Unmarshal(text, &all); err != nil {
 		return err
 	}
 	for _, p := range all.Pods {

@@ -100,7 +100,7 @@ func (n *node) end() {
 			n.t.Errorf("the kubelet has left a mount: %s", m)
 		}
 	}
-	if err := unmount(n.k.Root()); err != nil {
+	if err := unmount(n.k.Root()); err != nil && !n.t.Failed() {
 		n.t.Error(err)
 	}
 	if n.t.Failed() {
