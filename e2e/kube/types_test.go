@@ -75,12 +75,3 @@ func (p *pod) condition(kind string) string {
 }
 
 func (p *pod) ready() bool { return p.condition("Ready") == "True" }
-
-// restarts over all containers.
-func (p *pod) restarts() int {
-	n := 0
-	for _, c := range p.Status.ContainerStatuses {
-		n += c.RestartCount
-	}
-	return n
-}
