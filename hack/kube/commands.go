@@ -75,6 +75,9 @@ func status(ctx context.Context) error {
 			fmt.Printf("%-24s does not run\n", p[1])
 		}
 	}
+	if api, err := proc.Find(s.Control.Dir, "kube-apiserver"); err != nil || !api.Alive() {
+		return nil
+	}
 	out, err := s.Control.Kubectl(ctx, nil, "get", "nodes,pods", "-A", "-o", "wide")
 	fmt.Print(out)
 	return err
