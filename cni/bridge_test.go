@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/cni/netns"
@@ -317,6 +318,38 @@ func TestRealNamespaceGoneBeforeDel(t *testing.T) {
 	unpin()
 	if err := n.Del(t.Context(), a, res.Saved); err != nil {
 		t.Fatal(err)
+	}
+	if got := leases(t, dir); len(got) != 0 {
+		t.Errorf("leases left: %v", got)
+	}
+	if after := rules(t); after != before {
+		t.Errorf("rules left:\n%s", after)
+	}
+}
+
+// Somebody has deleted the pod's interface: its masquerading rules go all the same.
+func TestRealInterfaceGoneBeforeDel(t *testing.T) {
+	n, dir := bridgeNode(t, "10.77.0.0/24")
+	a, unpin := bridgePod(t, dir, "p1")
+	defer unpin()
+	before := rules(t)
+	res, err := n.Add(t.Context(), a, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Do(a.NetNS, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and again, as a retry does
+		if err := n.Del(t.Context(), a, res.Saved); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got := leases(t, dir); len(got) != 0 {
 		t.Errorf("leases left: %v", got)

@@ -91,7 +91,7 @@ func (n *Networks) del(ctx context.Context, list *libcni.NetworkConfigList, r *r
 		// A result that cannot be read must not keep a pod from going for ever.
 		n.log.Warn("network result is passed over", "pod", r.ContainerID, "error", err)
 	}
-	return n.inNamespace(r, func(path string) error {
+	return n.inNamespace(list, r, func(path string) error {
 		call := *r
 		call.NetNS = path
 		return n.delChain(ctx, list, &call, prev, reached)

@@ -1,9 +1,11 @@
 package cni
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 
+	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 
@@ -17,7 +19,10 @@ import (
 // what they look up through the interface: the bridge plugin its masquerading
 // rules, which are then there for ever. So they are shown a namespace that has
 // the pod's interface and addresses as they were, for as long as the call takes.
-func (n *Networks) inNamespace(r *record, fn func(path string) error) error {
+//
+// The same rules stay if the interface alone is gone: deleted by hand, or by a
+// DEL that was cut off before it came to the rules. It is put back then.
+func (n *Networks) inNamespace(list *libcni.NetworkConfigList, r *record, fn func(path string) error) error {
 	if r.NetNS == "" {
 		return fn("")
 	}
@@ -26,6 +31,11 @@ func (n *Networks) inNamespace(r *record, fn func(path string) error) error {
 		return err
 	}
 	if ok {
+		if masquerades(list) {
+			if err := netns.Do(r.NetNS, func() error { return haunt(r) }); err != nil {
+				n.log.Warn("pod's interface is gone; its rules may stay", "pod", r.ContainerID, "error", err)
+			}
+		}
 		return fn(r.NetNS)
 	}
 	called := false
@@ -40,8 +50,26 @@ func (n *Networks) inNamespace(r *record, fn func(path string) error) error {
 	return err
 }
 
-// haunt gives the calling thread's namespace the interface of r's result.
+// masquerades tells whether a plugin of the network has rules that it looks up
+// through the interface.
+func masquerades(list *libcni.NetworkConfigList) bool {
+	for _, p := range list.Plugins {
+		var conf struct {
+			IPMasq bool `json:"ipMasq"`
+		}
+		if json.Unmarshal(p.Bytes, &conf) == nil && conf.IPMasq {
+			return true
+		}
+	}
+	return false
+}
+
+// haunt gives the calling thread's namespace the interface of r's result, unless
+// it has it.
 func haunt(r *record) error {
+	if _, err := netlink.LinkByName(r.IfName); err == nil {
+		return nil
+	}
 	raw, err := r.result()
 	if err != nil {
 		return err
