@@ -48,6 +48,10 @@ func lockDir(dir string) (*dirLock, error) {
 // lock and no error mean that the file was removed (by a reset) meanwhile.
 func tryLock(path string) (l *dirLock, pid int, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) {
+		// On a disk that cannot be written crid comes up all the same: what runs has to be watched and stopped. Its lock is that of an earlier run.
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/crid-project/crid/failpoint"
+	"golang.org/x/sys/unix"
+
 	"github.com/crid-project/crid/image/record"
 	"github.com/crid-project/crid/image/reference"
 	"github.com/crid-project/crid/image/tree"
@@ -152,7 +154,7 @@ func Open(cfg Config) (*Store, error) {
 		}
 	}
 	spread(s.path(ingestDir))
-	if err := os.Chmod(s.path(emptyDir), 0o755); err != nil {
+	if err := os.Chmod(s.path(emptyDir), 0o755); err != nil && !errors.Is(err, unix.EROFS) { // it has the mode from an earlier run
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Containers, 0o700); err != nil {

@@ -58,6 +58,8 @@ var rules = []struct {
 	{unix.EMFILE, codes.ResourceExhausted},
 	{unix.ENFILE, codes.ResourceExhausted},
 	{unix.ENOMEM, codes.ResourceExhausted},
+	{unix.EROFS, codes.Unavailable},
+	{unix.EIO, codes.Unavailable},
 }
 
 // Code is the gRPC code that says what kind of error err is. Nil is OK; an
