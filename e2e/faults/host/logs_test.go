@@ -1,0 +1,119 @@
+//go:build e2e
+
+package host
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/crid-project/crid/e2e/faults/watch"
+	"github.com/crid-project/crid/e2e/harness"
+	"github.com/crid-project/crid/e2e/story"
+)
+
+// The disk of the logs is full: the container goes on, and when there is room its lines are there again.
+func TestF66TheLogsDiskIsFullAndThenNot(t *testing.T) {
+	t.Parallel()
+	s := story.AloneIn(t, harness.Crid{}, disk((*harness.Home).PodLogs, "size=256k"))
+	watch.Others(s)
+	c := s.Pod("chatty").Go(story.Shell("c", "yes 0123456789012345678901234567890123456789 | head -n 50000; n=0; while :; do n=$((n+1)); echo line-$n-; echo $n >/count; sleep 0.1; done"))
+	count := func() int { n, _ := strconv.Atoi(c.Sh("cat /count 2>/dev/null || echo 0")); return n }
+	s.Eventually("it has written more than there is room for", 40*time.Second, func() bool { return count() > 0 })
+	before := count()
+	s.Eventually("it goes on", 10*time.Second, func() bool { return count() > before })
+	// Room is made as a kubelet makes it: the log is moved away, deleted, and opened anew.
+	if err := os.Remove(c.Log()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID}); err != nil {
+		t.Fatal(err)
+	}
+	mark := fmt.Sprintf("line-%d-", count()+3)
+	s.Eventually("its lines are in the log again", 20*time.Second, func() bool {
+		text, err := os.ReadFile(c.Log())
+		return err == nil && strings.Contains(string(text), mark)
+	})
+	c.Stop(1)
+}
+
+// Where the log should be there is a link, a pipe or a folder: a rotation is refused, nothing is written there, and the container is not disturbed.
+func TestF67TheLogsPathIsNoFile(t *testing.T) {
+	s := story.Begin(t)
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte(victimText), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := s.Pod("rotated")
+	for what, put := range map[string]func(string) error{
+		"a link":   func(path string) error { return os.Symlink(victim, path) },
+		"a pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		c := p.Go(story.Shell("c", "while :; do echo line; sleep 0.05; done"))
+		c.Heard("line")
+		if err := os.Remove(c.Log()); err != nil {
+			t.Fatal(err)
+		}
+		if err := put(c.Log()); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err := s.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID})
+		if err == nil {
+			t.Errorf("%s: the log is reopened", what)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: %s until the answer", what, took)
+		}
+		c.Sh("true")
+		if err := os.RemoveAll(c.Log()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Runtime.ReopenContainerLog(t.Context(), &runtimeapi.ReopenContainerLogRequest{ContainerId: c.ID}); err != nil {
+			t.Errorf("%s: afterwards: %v", what, err)
+		}
+		c.Heard("line")
+		c.Stop(1)
+		c.Remove()
+	}
+	if text, err := os.ReadFile(victim); err != nil || string(text) != victimText {
+		t.Errorf("the file that the link pointed to: %.100q (%v)", text, err)
+	}
+}
+
+// The daemon is away while a container writes as fast as it can: no line is lost, and it goes on.
+func TestF68ARestartUnderMuchOutput(t *testing.T) {
+	t.Parallel()
+	s := story.Alone(t, harness.Crid{})
+	c := s.Pod("loud").Go(story.Shell("c", "n=0; while [ ! -e /end ]; do n=$((n+1)); echo $n; done; echo last $n"))
+	for range watch.Times(2, 5) {
+		time.Sleep(500 * time.Millisecond)
+		crash(s)
+		time.Sleep(time.Duration(watch.Times(2, 10)) * time.Second)
+		again(s)
+	}
+	c.Sh("touch /end")
+	c.Exited()
+	var lines []string
+	s.Eventually("the last line is there", 20*time.Second, func() bool {
+		lines = strings.Split(strings.TrimSpace(c.Said("stdout")), "\n")
+		return strings.HasPrefix(lines[len(lines)-1], "last ")
+	})
+	if want := "last " + strconv.Itoa(len(lines)-1); lines[len(lines)-1] != want {
+		t.Errorf("the last line is %q of %d", lines[len(lines)-1], len(lines))
+	}
+	for i, l := range lines[:len(lines)-1] {
+		if l != strconv.Itoa(i+1) {
+			t.Fatalf("line %d is %q", i+1, l)
+		}
+	}
+	t.Logf("%d lines", len(lines))
+}
