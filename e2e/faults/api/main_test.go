@@ -1,7 +1,5 @@
 //go:build e2e
 
-// Package api puts crid's calls through the faults F86 to F95: deadlines of every length, identical and conflicting calls, messages that nobody should
-// send, floods of connections, and clients that vanish.
 package api
 
 import (

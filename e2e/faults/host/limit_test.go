@@ -37,7 +37,8 @@ func TestF69NoMoreFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, room := range []int{0, 3, 12} {
+	rooms := []int{0, 12, 3, 25}
+	for _, room := range rooms[:watch.Times(2, len(rooms))] {
 		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(entries) + room), Max: old.Max}, nil); err != nil {
 			t.Fatal(err)
 		}

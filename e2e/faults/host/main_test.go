@@ -1,7 +1,5 @@
 //go:build e2e
 
-// Package host puts crid through the faults of the machine under it, F59 to F76: reboots, power losses, damaged records, disks that are full or cannot
-// be written, logs that are moved away, limits, clocks, and mounts that somebody else takes or leaves.
 package host
 
 import (

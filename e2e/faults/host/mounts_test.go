@@ -112,7 +112,7 @@ func TestF76MountsThatAreLeftBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := s.Pod("leaves", func(p *runtimeapi.PodSandboxConfig) { p.Linux.SecurityContext.Privileged = true })
-	for n := range watch.Times(12, 1000) {
+	for n := range watch.Times(6, 1000) {
 		config := story.Shell("c", "mkdir -p /shared/in /mnt; mount -t tmpfs in /shared/in && mount --bind /precious /shared/in && mount --bind /precious /mnt; while :; do sleep 1; done")
 		config.Linux.SecurityContext.Privileged = true
 		config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/shared", HostPath: host, Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL},

@@ -1,7 +1,5 @@
 //go:build e2e
 
-// Package net puts crid's network through the faults F77 to F85: plugins that hang, fail, lie and are not there, leases that run out or cannot be
-// had, configuration that changes. The plugin is this test binary.
 package net
 
 import (

@@ -1,7 +1,5 @@
 //go:build e2e
 
-// Package registry puts crid's pulls through the faults F96 to F103: registries that stall, lie, send without end, redirect, refuse, change their
-// minds and die. The registry is this test binary.
 package registry
 
 import (
