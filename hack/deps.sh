@@ -32,7 +32,7 @@ for set in "${@:-run}"; do
 		need xz-utils cmd xz
 		need patch cmd patch
 		need strace cmd strace      # fault tests slow a shim's system calls down with it
-		need strace cmd strace
+		need e2fsprogs cmd mkfs.ext4 # a disk in a file, whose power is taken away
 		need procps cmd sysctl ;;
 	vm)
 		need qemu-system-x86 cmd qemu-system-x86_64
