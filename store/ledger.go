@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/store/lifecycle"
+	"github.com/crid-project/crid/store/lifecycle/trace"
 )
 
 // Config says where the ledger lies and how to open what is sealed.
@@ -37,7 +38,7 @@ type Config struct {
 	Disk Disk
 	// Trace, if set, is told every step of the law while Tracing says so; nil
 	// means always.
-	Trace   func(id, event, old, now string)
+	Trace   func(trace.Step)
 	Tracing func() bool
 	Log     *slog.Logger
 }
@@ -299,7 +300,9 @@ func (l *Ledger) stepPod(c *cell[Pod], e lifecycle.PodEvent, also ...func(*Pod))
 		for _, f := range also {
 			f(p)
 		}
-		l.trace(p.ID, e, old, next)
+		if l.tracing() {
+			l.cfg.Trace(trace.OfPod(p.ID, e, old, next))
+		}
 		return nil
 	}, func(old, now *Pod) {
 		if old.State.Phase == lifecycle.Ready && now.State.Phase == lifecycle.Broken {
@@ -343,7 +346,9 @@ func (l *Ledger) stepContainer(c *cell[Container], e lifecycle.Event, also ...fu
 		for _, f := range also {
 			f(v)
 		}
-		l.trace(v.ID, e, old, next)
+		if l.tracing() {
+			l.cfg.Trace(trace.Of(v.ID, e, old, next))
+		}
 		return nil
 	}, func(old, now *Container) {
 		for _, n := range lifecycle.Announce(old.State, now.State) {
@@ -363,10 +368,8 @@ func (l *Ledger) AnnounceCreated(id string) {
 	}
 }
 
-func (l *Ledger) trace(id string, e any, old, now any) {
-	if l.cfg.Trace != nil && (l.cfg.Tracing == nil || l.cfg.Tracing()) {
-		l.cfg.Trace(id, fmt.Sprintf("%T%+v", e, e), fmt.Sprintf("%+v", old), fmt.Sprintf("%+v", now))
-	}
+func (l *Ledger) tracing() bool {
+	return l.cfg.Trace != nil && (l.cfg.Tracing == nil || l.cfg.Tracing())
 }
 
 // UpdatePod changes fields that the law does not know.

@@ -37,6 +37,7 @@ import (
 	"github.com/crid-project/crid/shimclient/pidfd"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
+	"github.com/crid-project/crid/store/lifecycle/trace"
 	"github.com/crid-project/crid/store/upkeep"
 	"github.com/crid-project/crid/streaming"
 
@@ -299,8 +300,6 @@ func adminImages(in []image.Image) []admin.Image {
 }
 
 // tracer logs every step of the law at debug level.
-func tracer(log *slog.Logger) func(id, event, old, now string) {
-	return func(id, event, old, now string) {
-		log.Debug("step", "id", id, "event", strings.TrimPrefix(event, "lifecycle."), "old", old, "now", now)
-	}
+func tracer(log *slog.Logger) func(trace.Step) {
+	return func(s trace.Step) { log.Debug(trace.Message, s.Attrs()...) }
 }

@@ -58,6 +58,7 @@ type machine struct {
 	mishaps map[string]bool
 	rate    float64
 	lines   []string
+	steps   []taken // of the law, if they are kept
 	failed  []string
 }
 

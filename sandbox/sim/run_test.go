@@ -23,6 +23,7 @@ import (
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/fake"
 	"github.com/crid-project/crid/store"
+	"github.com/crid-project/crid/store/lifecycle/trace"
 )
 
 // run is one life of crid, from its start to its kill. Once it is dead whatever
@@ -270,11 +271,14 @@ func cut(s string) string {
 }
 
 // trace keeps every step of the law, when somebody looks at a seed.
-func (r *run) trace() func(id, event, old, now string) {
-	if !keepLog {
+func (r *run) trace() func(trace.Step) {
+	if !keepLog && !keepSteps {
 		return nil
 	}
-	return func(id, event, _, now string) {
-		r.m.note("%d:   %s %s -> %s", r.no, short(id), event, now)
+	return func(s trace.Step) {
+		r.m.note("%d:   %s %s%s -> %s owes %q", r.no, short(s.ID), s.Event, s.Input, s.Now, s.Owes)
+		r.m.mu.Lock()
+		defer r.m.mu.Unlock()
+		r.m.steps = append(r.m.steps, taken{s, r.no})
 	}
 }

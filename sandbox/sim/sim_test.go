@@ -26,6 +26,9 @@ var (
 	firstOf  = flag.Uint64("from", 1, "the first of them")
 )
 
+// keepSteps is true if the steps of the law are replayed.
+var keepSteps bool
+
 // keepLog is true if somebody looks at one seed.
 var keepLog bool
 
@@ -39,6 +42,7 @@ type result struct {
 	kinds                        []string
 	clients, accidents, badCalls int
 	lasts                        time.Duration
+	steps                        []taken
 }
 
 // TestSeed runs one seed and tells all.
@@ -142,7 +146,7 @@ func scenario(seed uint64, sc script, dir string) result {
 	defer m.mu.Unlock()
 	sum := sha256.Sum256([]byte(strings.Join(m.lines, "\n")))
 	return result{failed: m.failed, lines: m.lines, sum: fmt.Sprintf("%x", sum[:6]), took: took,
-		kinds: f.on(), clients: crowd, accidents: f.accidents, badCalls: f.badCalls, lasts: lasts}
+		kinds: f.on(), clients: crowd, accidents: f.accidents, badCalls: f.badCalls, lasts: lasts, steps: m.steps}
 }
 
 // patience is within what time a calm machine comes to rest.

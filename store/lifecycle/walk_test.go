@@ -53,7 +53,6 @@ func TestWalk(t *testing.T) {
 }
 
 func (w world) do(t *testing.T, e Event) world {
-	t.Helper()
 	next, err := w.c.Step(e)
 	if err != nil {
 		if _, ask := e.(request); !ask {
@@ -196,7 +195,6 @@ func (w world) restart(t *testing.T) []world {
 
 // check holds the invariants against one step.
 func (w world) check(t *testing.T, from world) {
-	t.Helper()
 	switch {
 	case w.c.Phase >= Exited && (w.alive || w.kids):
 		t.Fatalf("shown as %v while something of it lives: %+v from %+v", w.c.Phase, w, from)
