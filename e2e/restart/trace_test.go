@@ -29,9 +29,10 @@ func TestEveryStepOfTheLawCanBeTakenAgain(t *testing.T) {
 	stubborn.Stop(1)
 	p.Make(story.Sleeper("made"))
 	oops := p.Go(story.Sleeper("oops"))
+	first := oops.Pid()
 	crash(s)
 	runs := []int{count(t, log)}
-	signal(t, oops.Pid(), 9)
+	signal(t, first, 9)
 	again(s)
 	oops.Exited()
 	broken := s.Pod("broken")
@@ -42,8 +43,14 @@ func TestEveryStepOfTheLawCanBeTakenAgain(t *testing.T) {
 	crash(s)
 	runs = append(runs, count(t, log))
 	again(s)
-	p.Remove()
-	broken.Remove()
+	for _, id := range []string{p.ID, broken.ID} {
+		if err := s.StopPod(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		if err := s.RemovePodFully(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
 
 	var check trace.Checker
 	events := map[string]int{}
@@ -116,4 +123,3 @@ func logfmt(line string) map[string]string {
 	}
 	return fields
 }
-
