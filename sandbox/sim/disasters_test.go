@@ -94,7 +94,11 @@ func (f *faults) losePower() {
 	f.m.mu.Unlock()
 	done := map[string]bool{}
 	for _, w := range writes {
-		if done[w.path] || f.chance(0.7) || time.Since(w.at) > dirtyFor {
+		keep := 0.7
+		if w.after == nil {
+			keep = 0.4 // what was removed is there again: names may be taken twice
+		}
+		if done[w.path] || f.chance(keep) || time.Since(w.at) > dirtyFor {
 			continue
 		}
 		done[w.path] = true

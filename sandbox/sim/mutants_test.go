@@ -46,6 +46,9 @@ var mutants = []mutant{
 		{"container/adopt.go", "		default:\n			c.watch(id)\n", "		default:\n"}}, "I2"},
 	{"M9: a container whose shim does not answer at the restart is forgotten", []edit{
 		{"sandbox/reconcile/reconcile.go", "	for _, c := range r.Ledger.Members(pod) {\n", "	for _, c := range r.Ledger.Members(pod) {\n		if _, err := r.Pods.Of(pod); err != nil {\n			_, _ = r.Ledger.UpdateContainer(c.ID, func(c *store.Container) { c.State.Unborn = true })\n		}\n"}}, "I9"},
+	{"M10: two records of one name keep crid from coming up", []edit{
+		{"store/recover.go", "		l.cfg.Log.Error(\"two pod records with one name\", \"pod\", p.ID, \"kept\", other)\n		return nil\n", "		return errors.New(\"the name is reserved\")\n"},
+		{"store/recover.go", "		if why := l.recoverPod(f); why != nil {\n", "		if why := l.recoverPod(f); why != nil {\n			return nil, nil, why\n"}}, "recovery"},
 	{"M11: an out-of-memory kill in the cgroup is the container's", []edit{
 		{"store/lifecycle/container.go", "	x.OOM = e.OOMKill && bySIGKILL && c.Stop != Killing\n", "	x.OOM = e.OOMKill || bySIGKILL\n"}}, "oom"},
 	{"M12: a shim that does not answer has no such task, and no task is no process", []edit{
@@ -64,6 +67,13 @@ var mutants = []mutant{
 		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I3|killed|start"},
 	{"nothing is fenced off", []edit{
 		{"container/reap.go", "	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil", "	if err := os.ErrNotExist; err != nil"}}, "I1|I3|leak|liveness|truth"},
+	{"an end is shown as it is written, whatever the wall clock did", []edit{
+		{"store/record.go", "	return max(c.State.Exit.At, c.StartedAt, c.CreatedAt)", "	return c.State.Exit.At"}}, "times"},
+	{"what the sweep could not remove stays", []edit{
+		{"sandbox/reconcile/reconcile.go", "r.sweepAgain(ctx); ", ""}}, "leak"},
+	{"a failed attempt to add a sandbox process is left as it is", []edit{
+		{"sandbox/form.go", "			p.undoPause(ctx, id)\n", "			_ = p.undoPause\n"},
+		{"sandbox/form.go", "	if v.Pause { // what an earlier attempt left\n", "	if false {\n"}}, "truth|leak|liveness|I"},
 	{"the network goes while members live", []edit{
 		{"store/lifecycle/pod.go", "	if !p.MembersEnded {\n		return EndMembers\n	}\n	if p.Holds&HoldsShim", "	if !p.MembersEnded {\n		return EndMembers | FreeNet\n	}\n	if p.Holds&HoldsShim"}}, "I6"},
 	{"a namespace goes before CNI DEL", []edit{

@@ -87,6 +87,9 @@ func launch(m *machine, no int, e *eye) *run {
 
 // serve does what the daemon does, in that order.
 func (r *run) serve() {
+	if r.reconciler == nil {
+		return // it did not come up
+	}
 	r.m.note("%d: crid starts", r.no)
 	r.reconciler.Recover(r.ctx)
 	r.alive()
@@ -120,6 +123,9 @@ func (r *run) kill() {
 func (r *run) bury() {
 	r.dead.Store(true)
 	r.cancel()
+	if r.reconciler == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	r.containers.Close(ctx)

@@ -229,6 +229,9 @@ func (m *machine) owed(s *supervisor) string {
 // leftovers are what a machine without pods has no business to have.
 func (m *machine) leftovers(s *supervisor) (left []string) {
 	r := s.cur.Load()
+	if r.ledger == nil {
+		return nil // that is told already
+	}
 	known := map[string]bool{}
 	for _, v := range r.ledger.Containers() {
 		known[v.ID] = true
