@@ -257,8 +257,10 @@ func (p *Pods) DeleteTask(ctx context.Context, handler, bundle, id string) error
 }
 
 // stuckAge is when an OCI runtime's command counts as hung: they take
-// milliseconds.
-const stuckAge = 5 * time.Second
+// milliseconds. It is less than any wait for the shim after which one is looked
+// for: a command that began with that wait must be old enough at its end, for
+// nobody looks a second time.
+const stuckAge = 2 * time.Second
 
 // Unstick implements container.Shims.
 func (p *Pods) Unstick(ctx context.Context, podID, id string) {

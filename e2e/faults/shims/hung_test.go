@@ -3,6 +3,7 @@
 package shims
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"syscall"
@@ -41,6 +42,12 @@ func TestF22AStoppedShimKeepsNobodyFromEnding(t *testing.T) {
 			p := s.Pod("hung-" + fmt.Sprint(len(name)))
 			c, d := p.Go(story.Shell("c", deaf)), p.Go(story.Sleeper("d"))
 			c.Heard("ready")
+			// The first process of a process namespace cannot end before the shim has reaped what it started in there.
+			go func() { _, _ = s.Exec(context.Background(), c.ID, "sleep", "4343") }() // it ends with the container
+			s.Eventually("an exec runs", 15*time.Second, func() bool {
+				r, err := s.Exec(t.Context(), c.ID, "pgrep", "-f", "^sleep 4343")
+				return err == nil && r.GetExitCode() == 0
+			})
 			pids, shim := []int{c.Pid(), d.Pid()}, c.ShimPid()
 			inject.Stop(t, shim)
 			start := time.Now()

@@ -33,9 +33,9 @@ func TestF36AHungRuncKillPoisonsTheShim(t *testing.T) {
 	runc.Do(map[string]inject.Act{"kill": {Before: time.Hour}})
 	asked := runc.Asked("kill")
 	shims := inject.Tasks(a)
+	ctx, cancel := context.WithCancel(context.Background()) // without a deadline, which the shim would keep
+	defer cancel()
 	go func() { // somebody asks the shim for a kill, and the command hangs with the shim's lock held
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
 		_, _ = shims.Kill(ctx, &task.KillRequest{ID: a.ID, Signal: 9}) // it hangs
 	}()
 	s.Eventually("runc kill", 10*time.Second, func() bool { return runc.Asked("kill") > asked })
