@@ -50,8 +50,7 @@ var mutants = []mutant{
 	{"M9: a container whose shim does not answer at the restart is forgotten", []edit{
 		{"sandbox/reconcile/reconcile.go", "	for _, c := range r.Ledger.Members(pod) {\n", "	for _, c := range r.Ledger.Members(pod) {\n		if _, err := r.Pods.Of(pod); err != nil {\n			_, _ = r.Ledger.UpdateContainer(c.ID, func(c *store.Container) { c.State.Unborn = true })\n		}\n"}}, "I9"},
 	{"M10: two records of one name keep crid from coming up", []edit{
-		{"store/recover.go", "		l.cfg.Log.Error(\"two pod records with one name\", \"pod\", p.ID, \"kept\", other)\n		return nil\n", "		return errors.New(\"the name is reserved\")\n"},
-		{"store/recover.go", "		if why := l.recoverPod(f); why != nil {\n", "		if why := l.recoverPod(f); why != nil {\n			return nil, nil, why\n"}}, "recovery"},
+		{"store/recover.go", "		l.recoverPod(f)\n", "		if _, taken := l.podNames[f.record.Name]; taken {\n			return nil, nil, errors.New(\"the name is reserved\")\n		}\n		l.recoverPod(f)\n"}}, "recovery"},
 	{"M11: an out-of-memory kill in the cgroup is the container's", []edit{
 		{"store/lifecycle/container.go", "	x.OOM = e.OOMKill && bySIGKILL && c.Stop != Killing\n", "	x.OOM = e.OOMKill || bySIGKILL\n"}}, "oom"},
 	{"M12: a shim that does not answer has no such task, and no task is no process", []edit{
