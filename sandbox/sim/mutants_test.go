@@ -71,11 +71,6 @@ var mutants = []mutant{
 		{"container/reap.go", "	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil", "	if err := os.ErrNotExist; err != nil"}}, "I1|I3|leak|liveness|truth"},
 	{"an end is shown as it is written, whatever the wall clock did", []edit{
 		{"store/record.go", "	return max(c.State.Exit.At, c.StartedAt, c.CreatedAt)", "	return c.State.Exit.At"}}, "times"},
-	{"what the sweep could not remove stays", []edit{
-		{"sandbox/reconcile/reconcile.go", "r.sweepAgain(ctx); ", ""}}, "leak"},
-	{"a failed attempt to add a sandbox process is left as it is", []edit{
-		{"sandbox/form.go", "			p.undoPause(ctx, id)\n", "			_ = p.undoPause\n"},
-		{"sandbox/form.go", "	if v.Pause { // what an earlier attempt left\n", "	if false {\n"}}, "truth|leak|liveness|I"},
 	{"the network goes while members live", []edit{
 		{"store/lifecycle/pod.go", "	if !p.MembersEnded {\n		return EndMembers\n	}\n	if p.Holds&HoldsShim", "	if !p.MembersEnded {\n		return EndMembers | FreeNet\n	}\n	if p.Holds&HoldsShim"}}, "I6"},
 	{"a namespace goes before CNI DEL", []edit{
