@@ -144,7 +144,8 @@ func TestKubeletUnderSystemd(t *testing.T) {
 	install(t)
 	k := &cluster.Kubelet{Dir: "/scratch/kubelet", Socket: socket, Verbosity: 3,
 		Config: map[string]any{"cgroupDriver": "cgroupfs", // which is wrong, and overruled by crid
-			"featureGates": map[string]bool{"PodAndContainerStatsFromCRI": true, "MemoryQoS": true}}}
+			"featureGates":           map[string]bool{"PodAndContainerStatsFromCRI": true, "MemoryQoS": true},
+			"memoryThrottlingFactor": 0.9, "memoryReservationPolicy": "TieredReservation"}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			if p, err := k.Process(); err == nil {
@@ -197,7 +198,7 @@ func driver(t *testing.T, k *cluster.Kubelet, c container) {
 }
 
 func limits(t *testing.T, c container) {
-	for file, want := range map[string]string{"memory.max": "134217728", "cpu.max": "50000 100000", "memory.oom.group": "1"} {
+	for file, want := range map[string]string{"memory.max": "134217728", "cpu.max": "50000 100000", "memory.oom.group": "1", "memory.low": "33554432"} {
 		if have := read(t, filepath.Join(c.cgroup, file)); have != want {
 			t.Errorf("%s is %s, not %s", file, have, want)
 		}
