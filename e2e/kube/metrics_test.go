@@ -94,7 +94,7 @@ type summary struct {
 		}
 		Process struct {
 			ProcessCount uint64 `json:"process_count"`
-		}
+		} `json:"process_stats"`
 		Containers []struct {
 			Name   string
 			CPU    struct{ UsageNanoCores, UsageCoreNanoSeconds uint64 }
