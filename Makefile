@@ -184,7 +184,7 @@ test-kubelet: deps parts-run build images kube-parts-kubelet ## a real kubelet w
 
 .PHONY: test-cluster
 test-cluster: deps parts-run build images kube-parts ## a real cluster of one node through kubectl, crid killed at random (RUN=regexp for some)
-	@go test -tags e2e -count=1 -v -timeout 60m -run '^TestCluster$(if $(RUN),/^.*/$(RUN))' ./e2e/kube
+	@go test -tags e2e -count=1 -v -parallel 6 -timeout 60m -run '^TestCluster$(if $(RUN),/^.*/$(RUN))' ./e2e/kube
 
 .PHONY: drill
 drill: deps parts-run build images kube-parts ## 20 upgrades and a downgrade of crid under a Deployment with a client
