@@ -5,7 +5,7 @@
 #   agnhost nnp e2e_node.test ginkgo                                            what the node conformance suite needs
 #
 # Versions and checksums are those of hack/kube/modules/go.mod and go.sum. A program is built again only when these, the Go release
-# or this way of building has changed: a stamp in bin/kube/.stamp tells. It runs at low priority, and takes about 25 minutes of two CPUs
+# or this way of building has changed: a stamp in bin/kube/.stamp tells. It runs at low priority, and takes minutes
 # the first time.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
