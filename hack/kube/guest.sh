@@ -1,6 +1,7 @@
 #!/bin/bash
 # hack/kube/guest.sh: what `make test-kubelet-v2` runs. A kubelet on crid in a guest with cgroup v2 and systemd (hack/vm), where crid is installed as
-# the shipped service. The test is built here and only runs there. The guest is emulated: it takes ten minutes and more.
+# the shipped service. The test is built here and only runs there. The guest is emulated: it takes
+# some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=${CRID_BUILD_DIR:-$PWD/.build} LIMIT=${LIMIT:-2400}

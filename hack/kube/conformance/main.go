@@ -7,7 +7,8 @@
 //	go run ./hack/kube/conformance -filter 'NodeConformance && Slow'
 //
 // The suite has fixed ports and a cgroup that it expects, and a kubelet writes to fixed folders. So all of it runs in a network, a mount and a cgroup
-// namespace that end with it: this program starts itself again in them. Nothing of the machine is changed.
+// namespace that end with it: this program starts itself again in them. Of the machine nothing is changed but that folders to mount on
+// (/var/lib/kubelet, /var/log/pods, /var/log/containers) are made where they are missing.
 package main
 
 import (
