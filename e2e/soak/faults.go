@@ -244,6 +244,8 @@ func (m *monkey) fillDisk(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
+	m.filled(true)
+	defer m.filled(false)
 	pause(ctx, time.Second+time.Duration(rng.IntN(7000))*time.Millisecond)
 	return release()
 }

@@ -28,8 +28,9 @@ type node struct {
 
 	mu     sync.Mutex // the daemon's life
 	daemon *harness.Daemon
-	away   bool      // down or stopped on purpose
-	since  time.Time // when that last changed
+	away   bool         // down or stopped on purpose
+	since  time.Time    // when that last changed
+	full   [2]time.Time // between which a disk was full, the last time
 }
 
 // sizes of the disks under state and root: enough for what a run has at a time, and soon full.
@@ -125,6 +126,26 @@ func (n *node) mark(away bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.away, n.since = away, time.Now()
+}
+
+// filled notes that a disk is full, or is not any more.
+func (n *node) filled(full bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if full {
+		n.full[0] = time.Now()
+	}
+	n.full[1] = time.Now().Add(time.Hour)
+	if !full {
+		n.full[1] = time.Now().Add(5 * time.Second) // records are saved again by then
+	}
+}
+
+// wasFull tells whether a disk was full at a time.
+func (n *node) wasFull(at time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return at.After(n.full[0].Add(-time.Second)) && at.Before(n.full[1])
 }
 
 // restart ends the daemon with a signal and starts it again after a while.

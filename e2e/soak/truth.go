@@ -209,7 +209,12 @@ func (n *known) end(ctx context.Context, k *kubelet, id string, s *sighting) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if s.over && (s.code != st.GetExitCode() || s.reason != st.GetReason() || s.at != st.GetFinishedAt()) {
+	same := s.at == st.GetFinishedAt()
+	if off := time.Duration(st.GetFinishedAt() - s.at).Abs(); !same && off < time.Second && k.wasFull(time.Unix(0, s.at)) {
+		k.count("times learnt anew")
+		same = true // the disk was full, so the end could not be kept over the daemon's own: it was learnt anew, from the shim
+	}
+	if s.over && (s.code != st.GetExitCode() || s.reason != st.GetReason() || !same) {
 		k.broken("container %.12s had ended with %d, %q at %d, and now with %d, %q at %d", id, s.code, s.reason, s.at, st.GetExitCode(), st.GetReason(), st.GetFinishedAt())
 	}
 	s.over, s.code, s.reason, s.at = true, st.GetExitCode(), st.GetReason(), st.GetFinishedAt()
