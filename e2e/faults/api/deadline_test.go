@@ -105,8 +105,8 @@ func TestF86EveryCallWithEveryDeadline(t *testing.T) {
 	ask := func(c call) {
 		patience(s, string(c.Name()), refusals[c.Name()], func(ctx context.Context) error {
 			req := c.request(t)
-			if make, ok := special[c.Name()]; ok {
-				req = make()
+			if other, ok := special[c.Name()]; ok {
+				req = other()
 			} else {
 				set(req, "pod_sandbox_id", ids["pod"])
 				set(req, "container_id", ids["container"])

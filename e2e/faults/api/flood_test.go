@@ -117,7 +117,7 @@ func TestF94TheStreamingPort(t *testing.T) {
 	conn.Close()
 	second.Close()
 	for _, path := range []string{"/", "/exec/", "/exec/" + strings.Repeat("0", 64), "/attach/" + strings.TrimPrefix(u.Path, "/exec/"), "/exec/../../etc/passwd", "/debug/pprof/"} {
-		r, err := http.Get("http://" + u.Host + path) //nolint:noctx // bounded by the test
+		r, err := http.Get("http://" + u.Host + path)
 		if err != nil {
 			t.Error(err)
 			continue

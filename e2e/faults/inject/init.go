@@ -32,7 +32,7 @@ func InOwnPids(t *testing.T) bool {
 	if err := os.Symlink(self, link); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(link, self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "3m")
+	cmd := exec.CommandContext(t.Context(), link, self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "3m")
 	cmd.Env = append(os.Environ(), InsideEnv+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -62,7 +62,7 @@ func initProcess(args []string) int {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // a bare errno
+		case err == syscall.EINTR:
 		case err != nil:
 			fmt.Fprintln(os.Stderr, "init: wait:", err)
 			return 98
@@ -81,7 +81,7 @@ func GivePid(t *testing.T, pid int) *exec.Cmd {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0o600); err != nil {
 			t.Skipf("needs leave to choose the next pid: %v", err)
 		}
-		cmd := exec.Command("sleep", "1000")
+		cmd := exec.CommandContext(t.Context(), "sleep", "1000")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

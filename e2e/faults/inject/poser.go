@@ -66,9 +66,9 @@ type Poser struct {
 }
 
 // newPoser makes one in place of a program of bin/.
-func newPoser(t testing.TB, as, real string) *Poser {
+func newPoser(t testing.TB, as, genuine string) *Poser {
 	t.Helper()
-	program, err := project.Bin(real)
+	program, err := project.Bin(genuine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,14 +196,14 @@ func pose(args []string) int {
 		_ = json.Unmarshal(text, &acts) // a plan that is none is no plan
 	}
 	act, ok := acts[verb]
-	real, err := os.Readlink(filepath.Join(dir, "real"))
+	genuine, err := os.Readlink(filepath.Join(dir, "real"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "poser:", err)
 		return 99
 	}
-	argv := append([]string{real}, args...)
+	argv := append([]string{genuine}, args...)
 	if !ok {
-		return become(real, argv)
+		return become(genuine, argv)
 	}
 	time.Sleep(act.Before)
 	act.say(args)
@@ -213,16 +213,16 @@ func pose(args []string) int {
 	case act.Exit != nil:
 		return *act.Exit
 	case act.After == 0:
-		return become(real, argv)
+		return become(genuine, argv)
 	}
-	cmd := &exec.Cmd{Path: real, Args: argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	cmd := &exec.Cmd{Path: genuine, Args: argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	_ = cmd.Run() // its exit code is passed on below
 	time.Sleep(act.After)
 	return max(cmd.ProcessState.ExitCode(), 0)
 }
 
-func become(real string, argv []string) int {
-	err := syscall.Exec(real, argv, os.Environ())
+func become(genuine string, argv []string) int {
+	err := syscall.Exec(genuine, argv, os.Environ())
 	fmt.Fprintln(os.Stderr, "poser:", err)
 	return 99
 }

@@ -20,7 +20,7 @@ import (
 func Tasks(c *story.Container) task.TTRPCTaskService {
 	c.Pod.T.Helper()
 	address, _ := c.Info("shimAddress").(string)
-	conn, err := net.DialTimeout("unix", strings.TrimPrefix(address, "unix://"), 5*time.Second)
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(c.Pod.T.Context(), "unix", strings.TrimPrefix(address, "unix://"))
 	if err != nil {
 		c.Pod.T.Fatal(err)
 	}
