@@ -168,7 +168,7 @@ func TestAShimsSocketIsGone(t *testing.T) {
 	}
 }
 
-// A record nobody can read is put aside, its pod's remains are swept, and everything else goes on.
+// A record nobody can read, nor its copy, is put aside, its container's remains are swept, and everything else goes on.
 func TestRecordsAreCorrupted(t *testing.T) {
 	s := alone(t)
 	p, other := s.Pod("corrupt"), s.Pod("other")
@@ -177,16 +177,18 @@ func TestRecordsAreCorrupted(t *testing.T) {
 	bystander := other.Go(story.Sleeper("bystander"))
 	pid := a.Pid()
 	crash(s)
-	hit := 0
-	err := filepath.WalkDir(filepath.Join(s.Home.Root(), "ledger"), func(path string, entry os.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || !strings.Contains(path, a.ID) {
-			return err
+	for _, dir := range []string{filepath.Join(s.Home.Root(), "ledger"), filepath.Join(s.Home.State(), "records")} {
+		hit := 0
+		err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() || !strings.Contains(path, a.ID) {
+				return err
+			}
+			hit++
+			return os.WriteFile(path, []byte("\x00not a record\xff"), 0o600)
+		})
+		if err != nil || hit == 0 {
+			t.Fatalf("found %d files of the container's record below %s: %v", hit, dir, err)
 		}
-		hit++
-		return os.WriteFile(path, []byte("\x00not a record\xff"), 0o600)
-	})
-	if err != nil || hit == 0 {
-		t.Fatalf("found %d files of the container's record: %v", hit, err)
 	}
 	within(t, "the start", again(s), 5*time.Second)
 	got := first(s)
