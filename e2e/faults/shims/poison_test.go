@@ -189,9 +189,10 @@ func TestTheShimHasForgottenAContainerThatEnded(t *testing.T) {
 	s.Eventually("its end", 10*time.Second, func() bool { return inject.State(pid) == "" })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := shim.Delete(ctx, &task.DeleteRequest{ID: a.ID}); err != nil {
-		t.Fatal(err)
-	}
+	s.Eventually("the shim has seen it and forgets it", 10*time.Second, func() bool {
+		_, err := shim.Delete(ctx, &task.DeleteRequest{ID: a.ID})
+		return err == nil
+	})
 	inject.Within(t, "the start", inject.Again(s), 10*time.Second)
 	if st := a.WantState(exited); st.GetExitCode() != 255 {
 		t.Errorf("code %d, known from %v", st.GetExitCode(), a.Info("exitCodeFrom"))
