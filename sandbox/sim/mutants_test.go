@@ -108,7 +108,7 @@ func TestMutants(t *testing.T) {
 }
 
 // mutantsLane is what the model lane spends on mutants.
-const mutantsLane = 75 * time.Second
+const mutantsLane = 200 * time.Second
 
 // late skips a mutant that the lane has no time for.
 func late(ctx context.Context, t *testing.T) {
