@@ -66,7 +66,7 @@ var mutants = []mutant{
 	{"a stranger with the pid is taken for the container", []edit{
 		{"container/adopt.go", "			return c.member(v, st.Pid), didRun\n", "			if p, err := c.Kernel.Identify(st.Pid); err == nil {\n				return asStore(p), didRun\n			}\n			return v.Init, didRun\n"}}, "I5|code"},
 	{"a start of this run is undone by the settling of the last", []edit{
-		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I3|killed|start"},
+		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I3|killed|start|code"},
 	{"nothing is fenced off", []edit{
 		{"container/reap.go", "	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil", "	if err := os.ErrNotExist; err != nil"}}, "I1|I3|leak|liveness|truth"},
 	{"an end is shown as it is written, whatever the wall clock did", []edit{
