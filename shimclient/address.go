@@ -56,8 +56,10 @@ func parseAddress(address string) (string, error) {
 	return path, checkSocketPath(path)
 }
 
-// removeSocket removes a shim's socket file if nobody listens on it any more.
-func removeSocket(ctx context.Context, path string) error {
+// removeSocket removes the socket file of a shim that is dead, unless another
+// shim of that id has made it its own. That somebody listens proves no shim: a
+// runtime command that hangs inherits the socket and outlives its shim.
+func (h *Host) removeSocket(ctx context.Context, path, id string) error {
 	if checkSocketPath(path) != nil {
 		return nil //nolint:nilerr // nothing that a shim could have made
 	}
@@ -72,7 +74,10 @@ func removeSocket(ctx context.Context, path string) error {
 		return fmt.Errorf("remove shim socket: %q is not a socket: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	if listened(ctx, path) {
-		return nil // another shim's by now
+		processes, err := h.findProcesses(Ref{ID: id})
+		if err != nil || len(processes) > 0 {
+			return err // another shim's by now
+		}
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove shim socket: %w", err)

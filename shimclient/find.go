@@ -118,7 +118,7 @@ func (h *Host) Kill(ctx context.Context, ref Ref) error {
 	}
 	if failed == nil {
 		for _, path := range h.socketPaths(ref) {
-			failed = errors.Join(failed, removeSocket(ctx, path))
+			failed = errors.Join(failed, h.removeSocket(ctx, path, ref.ID))
 		}
 	}
 	if failed != nil {

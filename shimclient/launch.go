@@ -182,7 +182,7 @@ func (h *Host) undoLaunch(ctx context.Context, ref Ref, began uint64) error {
 		}
 	}
 	for _, path := range h.socketPaths(ref) {
-		failed = errors.Join(failed, removeSocket(ctx, path))
+		failed = errors.Join(failed, h.removeSocket(ctx, path, ref.ID))
 	}
 	return failed
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -308,6 +309,41 @@ func TestShutdownInTheLastMoment(t *testing.T) {
 	}
 	if _, err := os.Lstat(s.Ref().Address); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("socket: %v", err)
+	}
+}
+
+// A runtime command that hangs has the shim's socket and outlives the shim; the socket's file stayed for ever. The test listens in its place.
+func TestASocketThatAHungCommandHolds(t *testing.T) {
+	for name, end := range map[string]func(*shimclient.Host, *shimclient.Shim) error{
+		"kill":     func(h *shimclient.Host, s *shimclient.Shim) error { return h.Kill(t.Context(), s.Ref()) },
+		"shutdown": func(_ *shimclient.Host, s *shimclient.Shim) error { return s.Shutdown(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, l := stage(t, "new")
+			s, err := host.Launch(t.Context(), l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if err := unix.Kill(s.Ref().Process.Pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			<-s.Gone()
+			if err := os.Remove(s.Ref().Address); err != nil {
+				t.Fatal(err)
+			}
+			held, err := net.Listen("unix", s.Ref().Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+			if err := end(host, s); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(s.Ref().Address); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("socket: %v", err)
+			}
+		})
 	}
 }
 

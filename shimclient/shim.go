@@ -250,7 +250,7 @@ func (s *Shim) Shutdown(ctx context.Context) error {
 		// little to see that nobody listens any more.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
 		defer cancel()
-		return removeSocket(ctx, s.ref.Address)
+		return s.host.removeSocket(ctx, s.ref.Address, s.ref.ID)
 	}
 	if answered {
 		return fmt.Errorf("shut down shim %s: it is still up, so it still has containers: %w", s.ref.ID, errdefs.ErrFailedPrecondition)
