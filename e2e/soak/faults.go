@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crid-project/crid/e2e/chaos"
@@ -127,7 +129,7 @@ func (m *monkey) one(ctx context.Context, f fault, rng *rand.Rand, life chan str
 		m.say("fault over: %s", f.name)
 	case errors.Is(err, errNobody) || m.up() == 0 || ctx.Err() != nil || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT):
 		m.say("fault missed: %s: %v", f.name, err)
-	case strings.Contains(f.name, "daemon"):
+	case strings.Contains(f.name, "daemon") && status.Code(err) != codes.Unavailable: // who asks for a victim may come too late
 		m.broken("%s: %v", f.name, err)
 	default:
 		m.say("fault missed: %s: %v", f.name, err)
@@ -298,8 +300,8 @@ func (m *monkey) evict(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	if p.shared {
-		return errNobody // without a cgroup nobody could find what such a container leaves behind
+	if w, _ := p.workload(c.GetMetadata().GetName()); p.shared || w.kind == "glutton" {
+		return errNobody // without a cgroup nobody could find what such a container leaves behind, or end its appetite
 	}
 	p.hurt.Store(true)
 	dirs := m.home.CgroupsOf(c.GetId())
