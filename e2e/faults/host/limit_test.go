@@ -127,12 +127,20 @@ func TestF70LittleMemory(t *testing.T) {
 	if story.V2() {
 		t.Skip("sets a limit of cgroup v1's memory controller")
 	}
-	s := story.Alone(t, harness.Crid{Level: "info"})
-	pid := s.Pid()
-	group := filepath.Join("/sys/fs/cgroup/memory", "crid-faults-"+s.Home.Name)
+	group := filepath.Join("/sys/fs/cgroup/memory", "crid-faults-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // after the daemon and its shims, which are in it, have ended
+		for end := time.Now().Add(10 * time.Second); os.Remove(group) != nil; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%s is left", group)
+				return
+			}
+		}
+	})
+	s := story.Alone(t, harness.Crid{Level: "info"})
+	pid := s.Pid()
 	put := func(file, text string) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0); err != nil {
@@ -141,10 +149,6 @@ func TestF70LittleMemory(t *testing.T) {
 	}
 	put(group+"/memory.limit_in_bytes", "128M")
 	put(group+"/cgroup.procs", strconv.Itoa(pid))
-	t.Cleanup(func() {
-		_ = os.WriteFile("/sys/fs/cgroup/memory/cgroup.procs", []byte(strconv.Itoa(pid)), 0)
-		_ = os.Remove(group)
-	})
 	p := s.Pod("many")
 	var made []*story.Container
 	for i := range watch.Times(40, 500) {
