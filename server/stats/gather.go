@@ -23,68 +23,81 @@ const (
 type readers struct {
 	deadline time.Duration
 	mu       sync.Mutex
-	stuck    map[string]struct{}
+	left     map[string]*abandoned
+}
+
+// abandoned is a read that its caller has given up and that still runs.
+type abandoned struct {
+	began time.Time
+	done  chan struct{}
 }
 
 // Stuck answers how many reads were given up and still hang.
 func (r *readers) Stuck() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.stuck)
+	return len(r.left)
 }
 
-func (r *readers) isStuck(key string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, yes := r.stuck[key]
-	return yes
-}
-
-func (r *readers) setStuck(key string, yes bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if yes {
-		r.stuck[key] = struct{}{}
-	} else {
-		delete(r.stuck, key)
+// free waits until no read of key that somebody gave up is under way. One that
+// a caller with little time left is no sign of a fault, and is waited for; one
+// that has had its whole time is, and is an error at once.
+func (r *readers) free(ctx context.Context, key string) error {
+	for {
+		r.mu.Lock()
+		a := r.left[key]
+		r.mu.Unlock()
+		if a == nil {
+			return nil
+		}
+		had := time.NewTimer(r.deadline - time.Since(a.began))
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			had.Stop()
+			return fmt.Errorf("read statistics of %s: %w", key, ctx.Err())
+		case <-had.C:
+			return fmt.Errorf("read statistics of %s: an earlier read still hangs: %w", key, errdefs.ErrUnavailable)
+		}
+		had.Stop()
 	}
 }
 
 // one runs read with the item's own deadline.
 func one[R any](ctx context.Context, r *readers, key string, read func(context.Context) (R, error)) (R, error) {
 	var zero R
-	if r.isStuck(key) {
-		return zero, fmt.Errorf("read statistics of %s: an earlier read still hangs: %w", key, errdefs.ErrUnavailable)
-	}
 	ctx, cancel := context.WithTimeout(ctx, r.deadline)
 	defer cancel()
+	if err := r.free(ctx, key); err != nil {
+		return zero, err
+	}
 	type result struct {
 		v   R
 		err error
 	}
 	done := make(chan result, 1)
-	var mu sync.Mutex
-	finished, abandoned := false, false
+	self := &abandoned{began: time.Now(), done: make(chan struct{})}
+	finished := false
 	go func() {
 		v, err := read(ctx)
-		mu.Lock()
+		r.mu.Lock()
 		finished = true
-		if abandoned {
-			r.setStuck(key, false)
+		if r.left[key] == self {
+			delete(r.left, key)
 		}
-		mu.Unlock()
+		r.mu.Unlock()
+		close(self.done)
 		done <- result{v, err}
 	}()
 	select {
 	case res := <-done:
 		return res.v, res.err
 	case <-ctx.Done():
-		mu.Lock()
-		if !finished {
-			abandoned = true
-			r.setStuck(key, true)
+		r.mu.Lock()
+		if !finished && r.left[key] == nil {
+			r.left[key] = self
 		}
-		mu.Unlock()
+		r.mu.Unlock()
 		return zero, fmt.Errorf("read statistics of %s: %w", key, ctx.Err())
 	}
 }

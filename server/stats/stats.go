@@ -37,7 +37,7 @@ func New(d Deps) *Stats {
 	if d.Deadline <= 0 {
 		d.Deadline = defaultDeadline
 	}
-	return &Stats{d: d, readers: readers{deadline: d.Deadline, stuck: map[string]struct{}{}}, past: memory{kept: map[string]*past{}}}
+	return &Stats{d: d, readers: readers{deadline: d.Deadline, left: map[string]*abandoned{}}, past: memory{kept: map[string]*past{}}}
 }
 
 // Forget drops what is remembered of a container or pod that was removed.
