@@ -200,8 +200,16 @@ func followedLogs(t *testing.T, s *space) {
 	s.run("main", "restartPolicy: Never\ncontainers:\n"+script("main", "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; sleep 0.1; done", ""))
 	var x *session
 	s.calmly(func() {
-		x = s.begin(nil, nil, "logs", "-f", "main")
-		s.says(x, "line 1\n")
+		// While the kubelet has no connection to a crid that has just come back, it refuses at once and kubectl ends.
+		await(t, time.Minute, "logs -f", func(context.Context) error {
+			x = s.begin(nil, nil, "logs", "-f", "main")
+			s.says(x, "l") // "line 1", or "unable to retrieve"
+			if strings.Contains(x.out.String(), "unable") {
+				return errorf("it says %q", x.out.String())
+			}
+			s.says(x, "line 1\n")
+			return nil
+		})
 	})
 	_ = s.ends(x)
 	var want strings.Builder
