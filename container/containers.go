@@ -66,7 +66,8 @@ type Containers struct {
 	// interrupted are starts that the end of the last run cut short, until it is
 	// known how far they came.
 	interrupted map[string]bool
-	// left are execs that the last run left, by container, until they are seen to.
+	// left are execs that nobody waits for any more, by container, until they are
+	// seen to: the last run left them, or their shim did not answer.
 	left     map[string][]string
 	settling singleflight.Group
 }

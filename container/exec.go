@@ -2,8 +2,12 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -25,6 +29,7 @@ func (c *Containers) Exec(ctx context.Context, id string, r stdio.ExecRequest) (
 		return 0, err
 	}
 	proc := plan.ExecProcess(spec, r.Cmd, r.TTY)
+	r.Left = func(execID string) { c.leftExec(v.ID, execID) }
 	code, err := stdio.Exec(ctx, shim, v.ID, proc, c.execs(v.ID), r)
 	if err != nil {
 		if isNotFound(err) {
@@ -44,27 +49,66 @@ func (c *Containers) noteExecs(v *store.Container) {
 	}
 	if len(names) > 0 {
 		c.mu.Lock()
-		c.left[v.ID] = names
+		c.left[v.ID] = append(c.left[v.ID], names...)
 		c.mu.Unlock()
 	}
 }
 
-// endExecs ends them: nobody waits for them any more. In the background, within a
-// bound.
-func (c *Containers) endExecs(v *store.Container) {
+// leftExec takes down an exec that could not be ended because its shim did not
+// answer.
+func (c *Containers) leftExec(id, execID string) {
 	c.mu.Lock()
-	names := c.left[v.ID]
+	defer c.mu.Unlock()
+	c.left[id] = append(c.left[id], execID)
+}
+
+// EndExecs ends the execs that nobody waits for any more and that could not be
+// ended before, of every container whose shim answers by now. To be called now
+// and then.
+func (c *Containers) EndExecs(ctx context.Context) {
+	c.mu.Lock()
+	ids := slices.Collect(maps.Keys(c.left))
 	c.mu.Unlock()
+	for _, id := range ids {
+		v, err := c.Ledger.Container(id)
+		if err != nil || v.State.Phase != lifecycle.Running {
+			c.mu.Lock()
+			delete(c.left, id) // they went with it
+			c.mu.Unlock()
+			continue
+		}
+		shim, err := c.Shims.Of(v.PodID)
+		if err != nil {
+			continue
+		}
+		ask, cancel := context.WithTimeout(ctx, execsDeadline)
+		_, err = shim.Connect(ask, v.PodID)
+		cancel()
+		if err == nil || !errors.Is(err, shimclient.ErrUnreachable) {
+			c.endExecs(v)
+		}
+	}
+}
+
+// execsDeadline is how long a shim may take to say that it answers.
+const execsDeadline = 2 * time.Second
+
+// endExecs ends those of one container. In the background, within a bound.
+func (c *Containers) endExecs(v *store.Container) {
 	shim, err := c.Shims.Of(v.PodID)
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return // a dead shim takes the container along
 	}
 	c.mu.Lock()
+	names := c.left[v.ID]
 	delete(c.left, v.ID)
 	c.mu.Unlock()
-	c.Log.Info("ending execs of an earlier run", "container", v.ID, "execs", len(names))
+	if len(names) == 0 {
+		return
+	}
+	c.Log.Info("ending execs that nobody waits for", "container", v.ID, "execs", len(names))
 	for _, name := range names {
-		stdio.EndLeft(shim, v.ID, name, c.execs(v.ID))
+		stdio.EndLeft(shim, v.ID, name, c.execs(v.ID), func(execID string) { c.leftExec(v.ID, execID) })
 	}
 }
 

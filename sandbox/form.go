@@ -208,7 +208,9 @@ func (p *Pods) latePause(ctx context.Context, v *store.Pod, w *plan.Pod, h Handl
 }
 
 // undoPause clears away a sandbox process that could not be added. What does not
-// go now goes with the next attempt, or with the pod.
+// go now goes with the next attempt, or with the pod; so does one that comes only
+// later, for which the record goes on saying that there may be one: a create
+// that nobody waits for any more can still take effect.
 func (p *Pods) undoPause(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endDeadline)
 	defer cancel()
@@ -220,7 +222,7 @@ func (p *Pods) undoPause(ctx context.Context, id string) {
 		p.Log.Warn("clear away a sandbox process that could not be added", "pod", id, "err", err)
 		return
 	}
-	_, _ = p.Ledger.UpdatePod(id, func(v *store.Pod) { v.Pause, v.PauseInit = false, store.Process{} })
+	_, _ = p.Ledger.UpdatePod(id, func(v *store.Pod) { v.PauseInit = store.Process{} })
 }
 
 func (p *Pods) pidPin(id string) string { return filepath.Join(p.Dir(id), "pidns") }

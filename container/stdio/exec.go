@@ -25,7 +25,7 @@ const (
 	deadTimeout = 2 * time.Second
 	// deleteTimeout bounds the shim's delete, which itself waits 10 s for a pipe that a background child keeps open.
 	deleteTimeout = 30 * time.Second
-	// finishTimeout bounds the tries to be rid of an exec; what is left then goes with its container.
+	// finishTimeout bounds the tries to be rid of an exec; what is left then is told to whoever asked for it.
 	finishTimeout = 90 * time.Second
 	// closeStdinTimeout bounds telling the shim about the client's EOF.
 	closeStdinTimeout = 10 * time.Second
@@ -67,6 +67,7 @@ type execution struct {
 	pipes      *pipes
 	outputs    []*output
 	stdin      *input
+	started    bool // the shim has said so
 }
 
 func (x *execution) run(ctx context.Context, proc *oci.Process) (int, error) {
@@ -132,6 +133,7 @@ func (x *execution) start(ctx context.Context, proc *oci.Process) (made bool, er
 	if _, err = x.shim.StartExec(call, x.id, x.execID); err != nil {
 		return true, fmt.Errorf("start exec in container %s: %w", x.id, err)
 	}
+	x.started = true
 	return true, failpoint.At("e2")
 }
 
@@ -220,28 +222,40 @@ func (x *execution) finish(ctx context.Context, alive bool) {
 		o.silence()
 	}
 	go func() {
-		defer x.pipes.remove()
-		defer x.pipes.close()
-		end := time.Now().Add(finishTimeout)
-		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-			if alive && x.kill(ctx) {
-				alive = false
-			}
-			if x.deleteOnce(ctx) || time.Now().After(end) {
-				return
-			}
-			time.Sleep(pause)
+		gone := x.end(ctx, alive)
+		x.pipes.close()
+		if !gone && x.req.Left != nil {
+			x.req.Left(x.execID)
+			return
 		}
+		x.pipes.remove()
 	}()
 }
 
-// deleteOnce reports whether the shim has forgotten the exec, or will never answer.
-func (x *execution) deleteOnce(ctx context.Context) bool {
+// end reports whether the exec needs no more care: its process is dead, or goes with its shim. That the shim has not
+// forgotten it is no harm then, unless a start is still under way in it: who is not to be found now can come yet.
+func (x *execution) end(ctx context.Context, alive bool) bool {
+	end := time.Now().Add(finishTimeout)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		if alive && x.kill(ctx) {
+			alive = false
+		}
+		forgotten, silent := x.deleteOnce(ctx)
+		done := forgotten || !alive && x.started
+		if done && (forgotten || silent) || time.Now().After(end) {
+			return done
+		}
+		time.Sleep(pause)
+	}
+}
+
+// deleteOnce reports whether the shim has forgotten the exec or is gone itself, and else whether it gave no answer at all.
+func (x *execution) deleteOnce(ctx context.Context) (forgotten, silent bool) {
 	call, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	_, err := x.shim.DeleteExec(call, x.id, x.execID)
 	failpoint.Pass("e5")
-	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || errors.Is(err, shimclient.ErrClosed) || call.Err() != nil
+	return err == nil || errdefs.IsNotFound(err) || errors.Is(err, shimclient.ErrGone) || errors.Is(err, shimclient.ErrClosed), call.Err() != nil
 }
 
 // abandoned names why an exec was given up: its own timeout or the caller's end.

@@ -23,10 +23,11 @@ func Left(dir string) ([]string, error) {
 	return names, nil
 }
 
-// EndLeft ends an exec of task id that an earlier run has left, with its pipes in dir: it is killed, the shim forgets it, and
-// its pipes go, in the background and bounded as with an exec whose caller has left.
-func EndLeft(shim Execer, id, execID, dir string) {
-	x := &execution{shim: shim, id: id, execID: execID, req: &ExecRequest{}, pipes: &pipes{dir: filepath.Join(dir, execID)}}
+// EndLeft ends an exec of task id that an earlier run has left, or that [ExecRequest].Left was told of, with its pipes in
+// dir: it is killed, the shim forgets it, and its pipes go, in the background and bounded as with an exec whose caller has
+// left. left is told if that did not work either; it may be nil.
+func EndLeft(shim Execer, id, execID, dir string, left func(execID string)) {
+	x := &execution{shim: shim, id: id, execID: execID, req: &ExecRequest{Left: left}, pipes: &pipes{dir: filepath.Join(dir, execID)}}
 	// What is in the pipes, and what still comes, must not block the shim.
 	x.pipes.out, x.pipes.err = leftPipe(x.pipes.dir, "stdout"), leftPipe(x.pipes.dir, "stderr")
 	for _, f := range []*os.File{x.pipes.out, x.pipes.err} {

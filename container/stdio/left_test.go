@@ -32,7 +32,7 @@ func TestExecsOfAnEarlierRunAreEnded(t *testing.T) {
 		t.Fatalf("left: %v, %v", names, err)
 	}
 	for _, name := range names {
-		EndLeft(s, "c1", name, dir)
+		EndLeft(s, "c1", name, dir, nil)
 	}
 	eventually(t, "execs ended and deleted", func() bool { return s.left() == 0 })
 	eventually(t, "pipes removed", emptyDir(t, dir))

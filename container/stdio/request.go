@@ -26,6 +26,9 @@ type ExecRequest struct {
 	Resize <-chan Size
 	// Timeout ends the process with SIGKILL; zero means none. It counts from the call.
 	Timeout time.Duration
+	// Left is told, at most once and perhaps long after the return, of an exec that could not be ended because its shim did
+	// not answer: its directory stays, and it is to be given to [EndLeft] later. nil: it goes with its container.
+	Left func(execID string)
 }
 
 // AttachRequest is one client that wants to see, and perhaps feed, a running container.

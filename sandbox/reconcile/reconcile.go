@@ -240,7 +240,7 @@ func (r *Reconciler) Hear(ctx context.Context, events <-chan shimclient.Event) {
 const auditEvery = 30 * time.Second
 
 // Audit repeats the audit until the context ends, and beside it asks the shims
-// again that did not answer.
+// again that did not answer, and ends the execs that these would not end.
 func (r *Reconciler) Audit(ctx context.Context) {
 	t := time.NewTicker(auditEvery)
 	defer t.Stop()
@@ -255,7 +255,7 @@ func (r *Reconciler) Audit(ctx context.Context) {
 			r.audit()
 			select {
 			case asking <- struct{}{}:
-				wg.Go(func() { r.Pods.AskSilent(ctx); r.sweepAgain(ctx); <-asking })
+				wg.Go(func() { r.Pods.AskSilent(ctx); r.Containers.EndExecs(ctx); r.sweepAgain(ctx); <-asking })
 			default: // the last round is still under way
 			}
 		}
