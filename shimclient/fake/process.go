@@ -136,11 +136,12 @@ func (p *Process) Freeze(frozen bool) {
 	p.heed()
 }
 
-// Exit ends the process with a code of its own; not while it is frozen.
+// Exit ends the process with a code of its own, if it runs: not while it is
+// frozen, stopped or in a sleep that no signal ends.
 func (p *Process) Exit(code int) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if p.frozen {
+	if p.frozen || p.stopped || p.stuck {
 		return
 	}
 	p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
