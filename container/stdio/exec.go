@@ -237,11 +237,11 @@ func (x *execution) finish(ctx context.Context, alive bool) {
 func (x *execution) end(ctx context.Context, alive bool) bool {
 	end := time.Now().Add(finishTimeout)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		if alive && x.kill(ctx) {
+		if alive && x.kill(ctx) && x.started {
 			alive = false
 		}
 		forgotten, silent := x.deleteOnce(ctx)
-		done := forgotten || !alive && x.started
+		done := forgotten || !alive
 		if done && (forgotten || silent) || time.Now().After(end) {
 			return done
 		}
