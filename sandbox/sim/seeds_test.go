@@ -19,7 +19,7 @@ const (
 	fewSeeds  = 150
 	manySeeds = 10_000
 	longLane  = 5 * time.Minute // two processors of 2026 need half of it
-	fewShrunk = 2 // of those that fail
+	fewShrunk = 2               // of those that fail
 	tellEvery = 30 * time.Second
 )
 
