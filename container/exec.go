@@ -81,6 +81,7 @@ func (c *Containers) EndExecs(ctx context.Context) {
 		if err != nil {
 			continue
 		}
+		c.Shims.Unstick(ctx, v.PodID, v.ID, false) // the exec's own command may be what hangs
 		ask, cancel := context.WithTimeout(ctx, execsDeadline)
 		_, err = shim.Connect(ask, v.PodID)
 		cancel()

@@ -91,7 +91,7 @@ func (c *Containers) deleteTask(ctx context.Context, v *store.Container) error {
 	}
 	c.Log.Warn("the shim did not delete the task; clearing it away without the shim", "container", v.ID, "err", err)
 	if unclear(err) {
-		c.Shims.Unstick(ctx, v.PodID, v.ID)
+		c.Shims.Unstick(ctx, v.PodID, v.ID, true)
 	}
 	c.fence(v.ID)
 	rpc, cancel := context.WithTimeout(ctx, rpcDeadline)

@@ -29,8 +29,9 @@ type Shims interface {
 	// share, as a path to join; it is made if need be.
 	PIDNamespace(ctx context.Context, podID string) (string, error)
 	// Unstick kills OCI runtime commands for a container that have hung under
-	// the pod's shim, and with it for the whole pod.
-	Unstick(ctx context.Context, podID, id string)
+	// the pod's shim, and with it for the whole pod. For a container that is dead
+	// it kills them early and goes on for a while to look for further ones.
+	Unstick(ctx context.Context, podID, id string, dead bool)
 	// EndHung kills the pod's shim if it does not answer. A shim that hangs does
 	// not reap, and the first process of a process namespace cannot end before
 	// all others in it have been reaped.

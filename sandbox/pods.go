@@ -126,6 +126,9 @@ type Pods struct {
 	quietSince map[string]time.Time
 	// pauses are the holds on sandbox processes.
 	pauses map[string]container.Proc
+	// unsticking are dead containers for which hung commands are looked for.
+	unsticking map[string]bool
+
 	stop   chan struct{}
 	wg     sync.WaitGroup
 	late   singleflight.Group // sandbox processes added later
@@ -137,7 +140,7 @@ func New(cfg Config) *Pods {
 	if cfg.Namespaces == nil {
 		cfg.Namespaces = kernelNamespaces{}
 	}
-	p := &Pods{Config: cfg, shims: map[string]kept{}, untaken: map[string]struct{}{}, quietSince: map[string]time.Time{}, pauses: map[string]container.Proc{}, stop: make(chan struct{})}
+	p := &Pods{Config: cfg, shims: map[string]kept{}, untaken: map[string]struct{}{}, quietSince: map[string]time.Time{}, pauses: map[string]container.Proc{}, unsticking: map[string]bool{}, stop: make(chan struct{})}
 	p.desk = upkeep.Desk{Kind: "pod", Log: cfg.Log, Do: p.do, Owes: func(id string) lifecycle.Work {
 		v, err := p.Ledger.Pod(id)
 		if err != nil || v.ID != id {
@@ -254,46 +257,6 @@ func (p *Pods) DeleteTask(ctx context.Context, handler, bundle, id string) error
 		return err
 	}
 	return p.Host.DeleteTask(ctx, h.Runtime, bundle, id)
-}
-
-// stuckAge is when an OCI runtime's command counts as hung: they take
-// milliseconds. It is less than any wait for the shim after which one is looked
-// for: a command that began with that wait must be old enough at its end, for
-// nobody looks a second time.
-const stuckAge = 2 * time.Second
-
-// Unstick implements container.Shims.
-func (p *Pods) Unstick(ctx context.Context, podID, id string) {
-	v, err := p.Ledger.Pod(podID)
-	if err != nil {
-		return
-	}
-	n, err := p.Host.KillStuckCommands(ctx, toRef(v.Shim), id, stuckAge)
-	if err != nil || n > 0 {
-		p.Log.Warn("killed commands of the OCI runtime that hung", "pod", podID, "container", id, "killed", n, "err", err)
-	}
-}
-
-// EndHung implements container.Shims. Only who was asked to kill a container may
-// ask: a shim that hangs is no reason to kill anybody.
-func (p *Pods) EndHung(ctx context.Context, podID string) {
-	v, err := p.Ledger.Pod(podID)
-	if err != nil || !v.Shim.Process.Known() {
-		return
-	}
-	s, err := p.Of(podID)
-	if err != nil {
-		return
-	}
-	ask, cancel := context.WithTimeout(ctx, shimDeadline)
-	defer cancel()
-	if _, err := s.Connect(ask, podID); !errors.Is(err, shimclient.ErrUnreachable) || ctx.Err() != nil {
-		return
-	}
-	p.Log.Warn("a shim that does not answer keeps a container from dying; killing the shim", "pod", podID)
-	if err := p.Host.Kill(ctx, toRef(v.Shim)); err != nil {
-		p.Log.Error("kill shim", "pod", podID, "err", err)
-	}
 }
 
 // kept is a shim that is held, and whether we still care for its death: Gone
