@@ -196,7 +196,8 @@ func (e *eye) exit(r *run, v *store.Container, w workload, known bool) {
 	switch {
 	case x.Source == lifecycle.Runtime:
 	case x.Source == lifecycle.Assumed:
-		if w.upThen == r.no {
+		// One whose start was cut short before its workload began was never held: that it was killed is all there is to know.
+		if w.upThen == r.no && (w.begun > 0 || st.Code() != int(x.Code)) {
 			e.say("code", v.ID, "%s ended with %d before the eyes of crid, which shows %+v", short(v.ID), st.Code(), x)
 		}
 	case int(x.Code) != st.Code():
