@@ -87,7 +87,8 @@ func (h *Host) FindUnrecorded(ctx context.Context, predicted Ref) (*Shim, error)
 	}
 	for _, p := range processes {
 		ref := predicted
-		ref.Process, ref.Version = p, 3
+		ref.Process = p
+		ref.Address = h.socketThere(predicted)
 		if s, err := h.Adopt(ctx, ref); s != nil {
 			return s, err
 		}
@@ -161,6 +162,17 @@ func (h *Host) socketPaths(ref Ref) []string {
 	paths = slices.DeleteFunc(paths, func(p string) bool { return p == "" })
 	slices.Sort(paths)
 	return slices.Compact(paths)
+}
+
+// socketThere is the first of the places where the shim may listen that has a
+// socket; the predicted one if none has.
+func (h *Host) socketThere(predicted Ref) string {
+	for _, path := range h.socketPaths(predicted) {
+		if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == os.ModeSocket {
+			return path
+		}
+	}
+	return predicted.Address
 }
 
 // findProcesses looks through /proc for shims of this host with this id. A

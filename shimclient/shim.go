@@ -12,6 +12,8 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -34,6 +36,9 @@ type Shim struct {
 	link   link
 	gone   chan struct{}
 	silent atomic.Bool // the last call was left without an answer
+	// version of the task API; 0 until a shim has answered that was found among
+	// the processes.
+	version atomic.Int32
 
 	mu     sync.Mutex
 	closed bool
@@ -109,6 +114,7 @@ func (h *Host) newShim(ref Ref, handle *pidfd.Handle) (*Shim, error) {
 		ref: ref, host: h, handle: handle, gone: make(chan struct{}),
 		log: h.log.With("pod", ref.ID),
 	}
+	s.version.Store(int32(ref.Version))
 	if err := h.watcher.Watch(handle, s.died); err != nil {
 		handle.Close()
 		return nil, err
@@ -132,7 +138,11 @@ func (s *Shim) died() {
 }
 
 // Ref returns what a record should keep of this shim.
-func (s *Shim) Ref() Ref { return s.ref }
+func (s *Shim) Ref() Ref {
+	ref := s.ref
+	ref.Version = int(s.version.Load())
+	return ref
+}
 
 // Gone is closed when the shim's process is dead, by the kernel's word. A
 // connection that breaks does not close it, and neither does Close.
@@ -177,7 +187,7 @@ func (s *Shim) client(ctx context.Context) (*client, error) {
 		if err != nil {
 			return nil, err
 		}
-		pid, err := c.shimPid(ctx, s.ref)
+		pid, err := s.greet(ctx, c)
 		if err == nil && (pid != 0 && pid != s.ref.Process.Pid || s.handle.Exited()) {
 			err = fmt.Errorf("another shim (pid %d) listens at %s: %w", pid, s.ref.Address, ErrUnreachable)
 		}
@@ -187,6 +197,24 @@ func (s *Shim) client(ctx context.Context) (*client, error) {
 		}
 		return c, nil
 	})
+}
+
+// greet asks a new connection for the shim's pid, and so learns which version of
+// the task API is spoken if nobody knows.
+func (s *Shim) greet(ctx context.Context, c *client) (pid int, err error) {
+	ref := s.Ref()
+	if ref.Version != 0 {
+		return c.shimPid(ctx, ref)
+	}
+	for _, ref.Version = range []int{3, 2} {
+		if pid, err = c.shimPid(ctx, ref); err == nil {
+			s.version.Store(int32(ref.Version))
+		}
+		if status.Code(err) != codes.Unimplemented {
+			break
+		}
+	}
+	return pid, err
 }
 
 // call makes one RPC. Without a deadline it gets callTimeout.
@@ -199,7 +227,7 @@ func (s *Shim) call(ctx context.Context, method string, req, resp proto.Message)
 func (s *Shim) callUnbounded(ctx context.Context, method string, req, resp proto.Message) error {
 	c, err := s.client(ctx)
 	if err == nil {
-		err = c.call(ctx, s.ref.Version, method, req, resp)
+		err = c.call(ctx, int(s.version.Load()), method, req, resp)
 		if errors.Is(err, ttrpc.ErrClosed) {
 			s.link.drop(c) // before it says so itself: the next call may be quicker
 		}
