@@ -19,7 +19,7 @@ import (
 )
 
 func TestRealShimConforms(t *testing.T) {
-	conformance.Run(t, func(t *testing.T) conformance.World { return conformance.NewReal(t) })
+	conformance.Run(t, nil, func(t *testing.T) conformance.World { return conformance.NewReal(t) })
 }
 
 // Shims of an older release, when a path to one is given.
@@ -28,7 +28,7 @@ func TestOldShimConforms(t *testing.T) {
 	if path == "" {
 		t.Skip("needs $CRID_TEST_OLD_SHIM: the path of a containerd-shim-runc-v2 of 1.6 or 1.7")
 	}
-	conformance.Run(t, func(t *testing.T) conformance.World {
+	conformance.Run(t, nil, func(t *testing.T) conformance.World {
 		w := conformance.NewReal(t)
 		w.Runtime.Path = path
 		return w

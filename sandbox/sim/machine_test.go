@@ -174,6 +174,24 @@ func (m *machine) hooks(up func() int) fake.Hooks {
 				_ = os.RemoveAll(dir)
 			}
 		},
+		Folder: func(path string) bool {
+			_, err := os.Stat(path)
+			return err == nil
+		},
+		Thaws: func(id string) {
+			go func() { // a hook must not call the world
+				for _, p := range m.insideOf(id) {
+					p.Freeze(false)
+				}
+			}()
+		},
+		KillsAll: func(id string) {
+			go func() {
+				for _, p := range m.insideOf(id) {
+					_ = p.Signal(unix.SIGKILL)
+				}
+			}()
+		},
 		Ended: func(p *fake.Process) {
 			m.mu.Lock()
 			for pod, sh := range m.shims {
@@ -252,6 +270,17 @@ func (m *machine) inside(path string) []*fake.Process {
 	}
 	slices.SortFunc(out, func(a, b *fake.Process) int { return a.Process().Pid - b.Process().Pid })
 	return out
+}
+
+// insideOf answers who lives in a container's cgroup.
+func (m *machine) insideOf(id string) []*fake.Process {
+	m.mu.Lock()
+	w := m.byID[id]
+	m.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return m.inside("/crid/" + w.pod + "/" + id)
 }
 
 // livesOf answers a living process of the container.

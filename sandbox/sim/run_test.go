@@ -95,6 +95,7 @@ func (r *run) serve() {
 	r.alive()
 	r.up.Store(int64(time.Since(r.m.began)) + 1)
 	r.m.note("%d: crid answers", r.no)
+	r.m.Deaf(false)
 	go r.reconciler.Hear(r.ctx, r.m.Events())
 	go r.reconciler.Audit(r.ctx)
 	go r.reconciler.LookAtNamespaces() // as the watch of the mount table begins with
@@ -108,6 +109,7 @@ func (r *run) kill() {
 	r.dead.Store(true)
 	close(r.gone)
 	r.cancel()
+	r.m.Deaf(true)
 	// The kernel closes its connections, and shims hear of it a little later.
 	go func() {
 		time.Sleep(r.m.between(time.Millisecond, time.Second))

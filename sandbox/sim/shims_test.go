@@ -46,9 +46,9 @@ func (h host) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, 
 	return connected(s, h.run), err
 }
 
-func (h host) DeleteTask(ctx context.Context, _ shimclient.Runtime, _, id string) error {
+func (h host) DeleteTask(ctx context.Context, _ shimclient.Runtime, bundle, id string) error {
 	h.takes("delete-task", id, 10*time.Microsecond, 20*time.Millisecond)
-	err := h.m.DeleteTask(ctx, id)
+	err := h.m.DeleteTask(ctx, bundle, id)
 	h.takes("delete-task", id, 10*time.Microsecond, 2*time.Millisecond)
 	return err
 }

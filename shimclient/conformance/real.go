@@ -3,20 +3,17 @@ package conformance
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	oci "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
-	"github.com/crid-project/crid/shimclient/pidfd"
 )
 
 // Real is a world of real shims and runc, for root only. Everything it makes is
@@ -30,6 +27,7 @@ type Real struct {
 	bundles string
 	program string
 	cgroup  string
+	hush    func() // ends the serving of events
 }
 
 // Binary returns the path of a binary the tests need, from $CRID_TEST_BIN or
@@ -75,11 +73,10 @@ func NewReal(t testing.TB) *Real {
 		},
 	}
 	t.Cleanup(func() { w.cleanup(t) })
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.program, "github.com/crid-project/crid/shimclient/conformance/task")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the containers' program: %v\n%s", err, out)
+	if err := os.WriteFile(w.program, program(t), 0o755); err != nil {
+		t.Fatal(err)
 	}
+	w.wrap(t, runc)
 	w.Restart(t)
 	return w
 }
@@ -87,28 +84,37 @@ func NewReal(t testing.TB) *Real {
 // Restart puts a new host in the place of the old one, as a new daemon would.
 func (w *Real) Restart(t testing.TB) {
 	t.Helper()
+	if w.hush != nil {
+		w.hush()
+	}
 	host, err := shimclient.NewHost(w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Host = host
+	t.Cleanup(func() { host.Close() })
+	w.serve(t)
+}
+
+// serve takes events from shims, as a daemon that is up.
+func (w *Real) serve(t testing.TB) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- host.Serve(ctx) }()
-	t.Cleanup(func() {
+	go func() { served <- w.Host.Serve(ctx) }()
+	w.hush = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil {
 			t.Errorf("serve events: %v", err)
 		}
-		host.Close()
 	})
+	t.Cleanup(w.hush)
 }
 
 // Launch implements World.
 func (w *Real) Launch(t *testing.T, id string) shimclient.Tasks {
 	t.Helper()
 	l := w.Pod(t, id)
-	t.Cleanup(func() { w.end(t, w.Host.Predict(l)) })
 	shim, err := w.Host.Launch(t.Context(), l)
 	if err != nil {
 		t.Fatal(err)
@@ -117,9 +123,11 @@ func (w *Real) Launch(t *testing.T, id string) shimclient.Tasks {
 	return shim
 }
 
-// Pod makes the bundle of a shim and says how to launch it.
+// Pod implements World. No shim of that id is left at the end of the test.
 func (w *Real) Pod(t testing.TB, id string) shimclient.Launch {
-	return shimclient.Launch{ID: id, Bundle: w.bundle(t, id, id, []string{"sleep"}), Runtime: w.Runtime}
+	l := shimclient.Launch{ID: id, Bundle: w.bundle(t, id, id, nil, "sleep"), Runtime: w.Runtime}
+	t.Cleanup(func() { w.end(t, w.Host.Predict(l)) })
+	return l
 }
 
 // Adopt implements World.
@@ -134,7 +142,12 @@ func (w *Real) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks,
 // Container implements World.
 func (w *Real) Container(t *testing.T, group, id string, args ...string) shimclient.Create {
 	t.Helper()
-	c := shimclient.Create{ID: id, Bundle: w.bundle(t, group, id, args), Runtime: w.Runtime}
+	return w.container(t, group, id, nil, args...)
+}
+
+func (w *Real) container(t *testing.T, group, id string, change func(*oci.Spec), args ...string) shimclient.Create {
+	t.Helper()
+	c := shimclient.Create{ID: id, Bundle: w.bundle(t, group, id, change, args...), Runtime: w.Runtime}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -143,11 +156,11 @@ func (w *Real) Container(t *testing.T, group, id string, args ...string) shimcli
 	return c
 }
 
-func (w *Real) bundle(t testing.TB, group, id string, args []string) string {
+func (w *Real) bundle(t testing.TB, group, id string, change func(*oci.Spec), args ...string) string {
 	t.Helper()
 	bundle := filepath.Join(w.bundles, id)
 	rootfs := filepath.Join(bundle, "rootfs")
-	for _, dir := range []string{rootfs, filepath.Join(rootfs, "proc"), filepath.Join(rootfs, "dev")} {
+	for _, dir := range []string{filepath.Join(rootfs, "proc"), filepath.Join(rootfs, "dev")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -173,6 +186,9 @@ func (w *Real) bundle(t testing.TB, group, id string, args []string) string {
 			},
 		},
 	}
+	if change != nil {
+		change(&spec)
+	}
 	b, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -186,97 +202,6 @@ func (w *Real) bundle(t testing.TB, group, id string, args []string) string {
 // Process is what an exec of args needs.
 func Process(args ...string) *oci.Process {
 	return &oci.Process{Args: append([]string{"/task"}, args...), Cwd: "/", Env: []string{"GOMAXPROCS=1"}}
-}
-
-// Signal implements World.
-func (w *Real) Signal(t *testing.T, pid int, sig unix.Signal) {
-	t.Helper()
-	p, err := pidfd.Identify(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := pidfd.Open(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	if err := h.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Alive implements World.
-func (w *Real) Alive(pid int) bool {
-	_, err := pidfd.Identify(pid)
-	return err == nil
-}
-
-// DeleteTask implements World.
-func (w *Real) DeleteTask(ctx context.Context, c shimclient.Create) error {
-	return w.Host.DeleteTask(ctx, w.Runtime, c.Bundle, c.ID)
-}
-
-// ForgetRuntimeState implements World.
-func (w *Real) ForgetRuntimeState(t *testing.T, id string) {
-	t.Helper()
-	if err := os.RemoveAll(filepath.Join(w.dir, "runc", w.Config.Namespace, id)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Events implements World.
-func (w *Real) Events() <-chan shimclient.Event { return w.Host.Events() }
-
-// end makes sure that no shim is left.
-func (w *Real) end(t testing.TB, ref shimclient.Ref) {
-	if err := w.Host.Kill(context.Background(), ref); err != nil {
-		t.Errorf("clean up: %v", err)
-	}
-}
-
-func (w *Real) cleanup(t testing.TB) {
-	hierarchies, _ := filepath.Glob("/sys/fs/cgroup/*" + w.cgroup)
-	for _, top := range append(hierarchies, "/sys/fs/cgroup"+w.cgroup) {
-		w.removeCgroup(t, top)
-	}
-	if err := os.RemoveAll(w.dir); err != nil {
-		t.Errorf("clean up: %v", err)
-	}
-}
-
-func (w *Real) removeCgroup(t testing.TB, top string) {
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		children, _ := filepath.Glob(top + "/*/cgroup.procs")
-		for _, procs := range append(children, top+"/cgroup.procs") {
-			killAll(procs)
-			os.Remove(filepath.Dir(procs))
-		}
-		if _, err := os.Stat(top); err != nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Errorf("clean up: cgroup %s stays", top)
-			return
-		}
-	}
-}
-
-func killAll(procs string) {
-	b, _ := os.ReadFile(procs)
-	var pid int
-	for rest := string(b); ; {
-		n, err := fmt.Sscanf(rest, "%d\n", &pid)
-		if n != 1 || err != nil {
-			return
-		}
-		rest = rest[len(fmt.Sprintf("%d\n", pid)):]
-		if p, err := pidfd.Identify(pid); err == nil {
-			if h, err := pidfd.Open(p); err == nil {
-				_ = h.Signal(unix.SIGKILL)
-				h.Close()
-			}
-		}
-	}
 }
 
 type testWriter struct{ t testing.TB }

@@ -3,7 +3,6 @@ package fake_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,58 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
-	"github.com/crid-project/crid/shimclient/conformance"
 	"github.com/crid-project/crid/shimclient/fake"
 	"github.com/crid-project/crid/shimclient/pidfd"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func TestFakeShimConforms(t *testing.T) {
-	conformance.Run(t, func(*testing.T) conformance.World { return &world{fake.NewWorld()} })
-}
-
-type world struct{ *fake.World }
-
-func (w *world) Launch(t *testing.T, id string) shimclient.Tasks {
-	t.Helper()
-	s, err := w.World.Launch(t.Context(), shimclient.Launch{ID: id, Bundle: "/b/" + id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func (w *world) Adopt(ctx context.Context, ref shimclient.Ref) (shimclient.Tasks, error) {
-	s, err := w.World.Adopt(ctx, ref)
-	if s == nil {
-		return nil, err
-	}
-	return s, err
-}
-
-func (w *world) Container(_ *testing.T, _, id string, args ...string) shimclient.Create {
-	w.SetProgram(id, args...)
-	return shimclient.Create{ID: id, Bundle: filepath.Join("/b", id)}
-}
-
-func (w *world) Signal(t *testing.T, pid int, sig unix.Signal) {
-	t.Helper()
-	if err := w.Process(pid).Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (w *world) Alive(pid int) bool {
-	p := w.Process(pid)
-	return p != nil && !p.Exited()
-}
-
-func (w *world) DeleteTask(ctx context.Context, c shimclient.Create) error {
-	return w.World.DeleteTask(ctx, c.ID)
-}
-
-func (w *world) ForgetRuntimeState(_ *testing.T, id string) { w.World.ForgetRuntimeState(id) }
 
 // start runs two containers in one shim.
 func start(t *testing.T) (w *fake.World, s *fake.Shim, app, side *fake.Process) {

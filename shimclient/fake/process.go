@@ -19,13 +19,16 @@ type Process struct {
 	// Under the world's lock:
 	ended   bool
 	status  pidfd.Status
+	begun   bool // the program runs; before, it is the OCI runtime's init
+	dying   bool // ended but for what it waits for in its process namespace
 	stuck   bool // in uninterruptible sleep
 	killed  bool // SIGKILL is pending
 	frozen  bool // its cgroup is, as of version 1: not even SIGKILL gets through
 	termed  bool // SIGTERM is pending
 	stopped bool // by SIGSTOP
 	resumed chan struct{}
-	reaped  bool // nobody can open it any more
+	reaped  bool        // nobody can open it any more
+	holds   func() bool // somebody keeps it from ending
 	onEnd   func()
 	onCont  func()
 	watches []func()
@@ -41,7 +44,7 @@ func (w *World) spawn(pid int, program []string) *Process {
 	w.ticks++
 	p := &Process{
 		w: w, ident: pidfd.Process{Pid: pid, StartTime: w.ticks}, program: program,
-		done: make(chan struct{}),
+		begun: true, done: make(chan struct{}),
 	}
 	w.procs[pid] = p
 	return p
@@ -85,6 +88,11 @@ func (p *Process) Close() error { return nil }
 func (p *Process) Signal(sig unix.Signal) error {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
+	return p.signal(sig)
+}
+
+// signal is called with the world's lock held.
+func (p *Process) signal(sig unix.Signal) error {
 	if p.ended {
 		return pidfd.ErrGone
 	}
@@ -108,6 +116,7 @@ func (p *Process) Signal(sig unix.Signal) error {
 			if p.onCont != nil {
 				p.onCont()
 			}
+			p.heed()
 		}
 	default:
 	}
@@ -116,16 +125,28 @@ func (p *Process) Signal(sig unix.Signal) error {
 
 // heed has a pending SIGTERM take effect, if it can.
 func (p *Process) heed() {
-	if p.termed && len(p.program) > 0 && p.program[0] != "stubborn" && !p.stuck && !p.stopped && !p.frozen {
+	switch {
+	case !p.termed || len(p.program) == 0 || !p.runs():
+	case !p.begun:
+		p.end(pidfd.Status{Raw: 2 << 8}) // what is left of Go's runtime in an init that may not kill itself
+	case p.program[0] != "stubborn":
 		p.end(pidfd.Status{Raw: 143 << 8})
 	}
 }
+
+// runs reports whether the process does anything.
+func (p *Process) runs() bool { return !p.ended && !p.dying && !p.stuck && !p.stopped && !p.frozen }
 
 // Freeze keeps the process from running, and signals from taking effect, or lets
 // it go on.
 func (p *Process) Freeze(frozen bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
+	p.freeze(frozen)
+}
+
+// freeze is called with the world's lock held.
+func (p *Process) freeze(frozen bool) {
 	p.frozen = frozen
 	if frozen {
 		return
@@ -141,10 +162,9 @@ func (p *Process) Freeze(frozen bool) {
 func (p *Process) Exit(code int) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if p.frozen || p.stopped || p.stuck {
-		return
+	if p.runs() {
+		p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
 	}
-	p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
 }
 
 // Stick puts the process into a sleep that no signal ends, or lets it go: a
@@ -153,17 +173,31 @@ func (p *Process) Stick(stuck bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	p.stuck = stuck
-	if !stuck && p.killed && !p.frozen {
+	if stuck {
+		return
+	}
+	if p.killed && !p.frozen {
 		p.end(pidfd.Status{Raw: uint32(unix.SIGKILL)})
 	}
+	p.heed()
 }
 
 // end is called with the world's lock held. Idempotent.
 func (p *Process) end(st pidfd.Status) {
-	if p.ended {
+	if p.ended || p.dying {
 		return
 	}
-	p.ended, p.status = true, st
+	p.status = st
+	if p.holds != nil && p.holds() {
+		p.dying = true
+		return
+	}
+	p.finish()
+}
+
+// finish is the rest of the end, called with the world's lock held.
+func (p *Process) finish() {
+	p.ended = true
 	if p.stopped {
 		p.stopped = false
 		close(p.resumed)
@@ -226,7 +260,8 @@ func (w *World) Watch(p *Process, fn func()) {
 
 // begin lets a program that ends by itself do so; with the lock held.
 func (p *Process) begin() {
-	if len(p.program) == 2 && p.program[0] == "exit" {
+	p.begun = true
+	if len(p.program) == 2 && p.program[0] == "exit" && p.runs() {
 		code, _ := strconv.Atoi(p.program[1])
 		p.end(pidfd.Status{Raw: uint32(code&0xff) << 8})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/crid-project/crid/shimclient"
 	"github.com/crid-project/crid/shimclient/pidfd"
@@ -21,12 +22,15 @@ type server struct {
 	// The real shim has one goroutine for them all: a runtime command that hangs
 	// for one container keeps back everything that ends after.
 	exits []*task
+	// kept are the offers of events that fell due while the shim was stopped.
+	kept []func()
 }
 
 type container struct {
 	task
 	name     string
 	execs    map[string]*task
+	last     *task         // the init, which has ended and is to be told after its execs
 	jammed   chan struct{} // not nil while a runtime command for it hangs
 	jammedAt time.Time
 }
@@ -45,7 +49,14 @@ type task struct {
 func newServer(w *World, l shimclient.Launch) *server {
 	srv := &server{w: w, ref: w.Predict(l), containers: map[string]*container{}}
 	srv.proc = w.spawn(0, nil)
-	srv.proc.onCont = srv.reap
+	srv.proc.onCont = func() {
+		srv.reap()
+		kept := srv.kept
+		srv.kept = nil
+		for _, offer := range kept {
+			offer()
+		}
+	}
 	srv.proc.onEnd = func() {
 		srv.proc.reaped = true
 		srv.reap()
@@ -56,19 +67,32 @@ func newServer(w *World, l shimclient.Launch) *server {
 
 // adopt makes the shim notice the end of t's process.
 func (srv *server) adopt(t *task) {
+	init := t.container.proc
+	if t.execID == "" && !srv.w.shared[t.container.name] {
+		// The first process of a process namespace takes the others along, and does
+		// not end before them.
+		t.proc.holds = func() bool { return t.container.killExecs() }
+	}
 	t.proc.onEnd = func() {
-		if t.execID == "" {
-			// The end of a pid namespace's init takes the others along, and they
-			// are reported first.
-			for _, x := range t.container.execs {
-				if x.proc != nil && !srv.w.shared[t.container.name] {
-					x.proc.end(killedStatus)
-				}
-			}
-		}
 		srv.exits = append(srv.exits, t)
 		srv.reap()
+		if init.dying && !init.ended && !t.container.killExecs() {
+			init.finish()
+		}
 	}
+}
+
+// killExecs kills the processes of all execs and reports whether one of them
+// lives on.
+func (c *container) killExecs() bool {
+	left := false
+	for _, x := range c.execs {
+		if x.proc != nil && !x.proc.ended {
+			_ = x.proc.signal(unix.SIGKILL)
+			left = left || !x.proc.ended
+		}
+	}
+	return left
 }
 
 // reap looks after what has ended, in order, as far as it gets.
@@ -84,26 +108,60 @@ func (srv *server) reap() {
 			return
 		}
 		t.proc.reaped = true // the shim's reaper does not wait for what is made of it
-		if t.container.jammed != nil {
+		c := t.container
+		if t.execID == "" && c.jammed != nil {
 			return
 		}
 		srv.exits = srv.exits[1:]
-		t.status = shimclient.StatusStopped
-		t.exit = shimclient.Exit{Pid: t.proc.ident.Pid, Code: t.proc.status.Code(), At: time.Now()}
-		close(t.stopped)
-		srv.publish(shimclient.ExitEvent, t)
+		if t.execID == "" && srv.w.shared[c.name] && srv.w.runtime[c.name] == t.proc {
+			srv.w.thaw(c)
+			c.killExecs()
+			if srv.w.hooks.KillsAll != nil {
+				srv.w.hooks.KillsAll(c.name)
+			}
+		}
+		if t.execID == "" && c.execRuns() {
+			c.last = t // told when the execs are
+			continue
+		}
+		srv.tell(t)
+		if c.last != nil && !c.execRuns() {
+			srv.tell(c.last)
+			c.last = nil
+		}
 	}
+}
+
+// execRuns reports whether the shim takes an exec for running.
+func (c *container) execRuns() bool {
+	for _, x := range c.execs {
+		if x.status == shimclient.StatusRunning {
+			return true
+		}
+	}
+	return false
+}
+
+// tell makes the end of a process known.
+func (srv *server) tell(t *task) {
+	if srv.containers[t.container.name] != t.container || t.status == shimclient.StatusStopped {
+		return
+	}
+	t.status = shimclient.StatusStopped
+	t.exit = shimclient.Exit{Pid: t.proc.ident.Pid, Code: t.proc.status.Code(), At: time.Now()}
+	close(t.stopped)
+	srv.publish(shimclient.ExitEvent, t)
 }
 
 func (srv *server) publish(kind shimclient.Kind, t *task) {
 	e := shimclient.Event{Kind: kind, ID: t.container.name, ExecID: t.execID, At: time.Now()}
-	if t.proc != nil {
+	if t.proc != nil && kind != shimclient.PausedEvent && kind != shimclient.ResumedEvent {
 		e.Pid = t.proc.ident.Pid
 	}
 	if kind == shimclient.ExitEvent || kind == shimclient.DeleteEvent {
 		e.Code, e.At = t.exit.Code, t.exit.At
 	}
-	srv.w.publish(e)
+	srv.forward(e, 0)
 }
 
 // find returns the task of a call.
@@ -137,6 +195,7 @@ func (srv *server) create(c shimclient.Create) (int, error) {
 	ct := &container{name: c.ID, execs: map[string]*task{}}
 	ct.task = task{container: ct, status: shimclient.StatusCreated, stopped: make(chan struct{})}
 	ct.proc = w.spawn(0, program)
+	ct.proc.begun = false
 	srv.adopt(&ct.task)
 	srv.containers[c.ID] = ct
 	w.know(c.ID, ct.proc)
@@ -154,6 +213,9 @@ func (srv *server) start(t *task) (int, error) {
 	if t.execID != "" {
 		if t.container.status != shimclient.StatusRunning {
 			return 0, fmt.Errorf("container %s init process is not running: %w", t.container.name, errdefs.ErrFailedPrecondition)
+		}
+		if t.container.proc.frozen {
+			return 0, fmt.Errorf("cannot exec in a paused container: %w", errdefs.ErrUnknown)
 		}
 		t.proc = srv.w.spawn(0, t.program)
 		srv.adopt(t)
@@ -178,7 +240,11 @@ func (srv *server) delete(t *task) (shimclient.Exit, error) {
 		return shimclient.Exit{}, fmt.Errorf("cannot delete a %s process: %w", t.status, errdefs.ErrFailedPrecondition)
 	}
 	if t.status == shimclient.StatusCreated && t.proc != nil {
-		t.proc.end(killedStatus)
+		srv.w.thaw(t.container)
+		_ = t.proc.signal(unix.SIGKILL)
+		if !t.proc.ended {
+			return shimclient.Exit{}, fmt.Errorf("failed to delete task: container init still running: %w", errdefs.ErrUnknown)
+		}
 	}
 	if t.execID != "" {
 		delete(t.container.execs, t.execID)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	oci "github.com/opencontainers/runtime-spec/specs-go"
@@ -40,124 +39,23 @@ func (s *Shim) Close() error {
 	return nil
 }
 
-// call makes one RPC: it runs do with the world's lock held.
-func (s *Shim) call(ctx context.Context, method, id, execID string, do func() error) error {
-	if _, ok := ctx.Deadline(); !ok && method != "Wait" {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-	}
-	fault := s.srv.w.faultFor(Call{Shim: s.srv.ref.ID, Method: method, ID: id, ExecID: execID})
-	if fault.Late > 0 {
-		go s.late(fault, method, id, do)
-		return fmt.Errorf("%s by shim %s: %w", method, s.srv.ref.ID, pauseFor(ctx, Fault{Hang: true}, s.Gone()))
-	}
-	err := pauseFor(ctx, fault, s.Gone())
-	if err == nil && (fault.Err == nil || fault.After) {
-		err = s.enter(ctx, method, id, do)
-	}
-	if err == nil && fault.Hang {
-		err = pauseFor(ctx, Fault{Hang: true}, s.Gone())
-	}
-	if err == nil {
-		err = fault.Err
-	}
-	if err != nil {
-		return fmt.Errorf("%s by shim %s: %w", method, s.srv.ref.ID, err)
-	}
-	return nil
-}
-
-// late makes a call that nobody waits for any more. With its connection a call is
-// cancelled, if the shim hears of that in time.
-func (s *Shim) late(fault Fault, method, id string, do func() error) {
-	if pauseFor(context.Background(), Fault{Delay: fault.Late}, s.Gone()) != nil {
-		return
-	}
-	ctx := context.Background()
-	if !fault.Outlives {
-		select {
-		case <-s.close:
-			return
-		default:
-		}
-		// A shim that hangs then finds the connection closed when it comes to the call.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Millisecond)
-		defer cancel()
-	}
-	_ = newShim(s.srv).enter(ctx, method, id, do)
-}
-
-// enter waits until the shim listens and nothing hangs in its way.
-func (s *Shim) enter(ctx context.Context, method, id string, do func() error) error {
-	w, p := s.srv.w, s.srv.proc
-	for {
-		w.mu.Lock()
-		var wait chan struct{}
-		c := s.srv.containers[id]
-		switch {
-		case p.ended:
-			w.mu.Unlock()
-			return shimclient.ErrGone
-		case p.stopped:
-			wait = p.resumed
-		case c != nil && c.jammed != nil && slices.Contains(locking, method):
-			wait = c.jammed
-		default:
-			defer w.mu.Unlock()
-			select {
-			case <-s.close:
-				return fmt.Errorf("%w: closed by us", shimclient.ErrUnreachable)
-			default:
-			}
-			return do()
-		}
-		w.mu.Unlock()
-		if err := s.await(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// locking are the calls that take the lock of a process in the real shim.
-var locking = []string{"State", "Start", "Kill", "Delete", "Pause", "Resume", "Update", "Exec"}
-
-func (s *Shim) await(ctx context.Context, c <-chan struct{}) error {
-	select {
-	case <-c:
-		return nil
-	case <-s.Gone():
-		return shimclient.ErrGone
-	case <-s.close:
-		return fmt.Errorf("%w: closed by us", shimclient.ErrUnreachable)
-	case <-ctx.Done():
-		return unreachable(ctx)
-	}
-}
-
 // Create implements shimclient.Tasks.
-func (s *Shim) Create(ctx context.Context, c shimclient.Create) (pid int, err error) {
-	err = s.call(ctx, "Create", c.ID, "", func() (err error) {
-		pid, err = s.srv.create(c)
-		return err
-	})
-	return pid, err
+func (s *Shim) Create(ctx context.Context, c shimclient.Create) (int, error) {
+	return ask(ctx, s, "Create", c.ID, "", func() (int, error) { return s.srv.create(c) })
 }
 
 // Start implements shimclient.Tasks.
 func (s *Shim) Start(ctx context.Context, id string) (int, error) { return s.StartExec(ctx, id, "") }
 
 // StartExec implements shimclient.Tasks.
-func (s *Shim) StartExec(ctx context.Context, id, execID string) (pid int, err error) {
-	err = s.call(ctx, "Start", id, execID, func() error {
+func (s *Shim) StartExec(ctx context.Context, id, execID string) (int, error) {
+	return ask(ctx, s, "Start", id, execID, func() (int, error) {
 		t, err := s.srv.find(id, execID)
-		if err == nil {
-			pid, err = s.srv.start(t)
+		if err != nil {
+			return 0, err
 		}
-		return err
+		return s.srv.start(t)
 	})
-	return pid, err
 }
 
 // Kill implements shimclient.Tasks.
@@ -171,22 +69,22 @@ func (s *Shim) KillExec(ctx context.Context, id, execID string, signal uint32) e
 }
 
 func (s *Shim) kill(ctx context.Context, id, execID string, signal uint32) error {
-	var target *Process
-	err := s.call(ctx, "Kill", id, execID, func() error {
+	return s.call(ctx, "Kill", id, execID, func() error {
 		t, err := s.srv.find(id, execID)
 		if err != nil {
 			return err
 		}
-		if t.proc == nil || t.proc.ended || execID == "" && s.srv.w.runtime[id] != t.proc {
+		if t.proc == nil {
+			return fmt.Errorf("process not created: %w", errdefs.ErrFailedPrecondition)
+		}
+		if t.proc.ended || execID == "" && s.srv.w.runtime[id] != t.proc {
 			return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
 		}
-		target = t.proc
-		return nil
+		if execID == "" && signal == uint32(unix.SIGKILL) {
+			s.srv.w.thaw(t.container)
+		}
+		return t.proc.signal(unix.Signal(signal))
 	})
-	if target != nil {
-		_ = target.Signal(unix.Signal(signal)) // that it died just now is no error of the shim's
-	}
-	return err
 }
 
 // Delete implements shimclient.Tasks.
@@ -195,15 +93,14 @@ func (s *Shim) Delete(ctx context.Context, id string) (shimclient.Exit, error) {
 }
 
 // DeleteExec implements shimclient.Tasks.
-func (s *Shim) DeleteExec(ctx context.Context, id, execID string) (exit shimclient.Exit, err error) {
-	err = s.call(ctx, "Delete", id, execID, func() error {
+func (s *Shim) DeleteExec(ctx context.Context, id, execID string) (shimclient.Exit, error) {
+	return ask(ctx, s, "Delete", id, execID, func() (shimclient.Exit, error) {
 		t, err := s.srv.find(id, execID)
-		if err == nil {
-			exit, err = s.srv.delete(t)
+		if err != nil {
+			return shimclient.Exit{}, err
 		}
-		return err
+		return s.srv.delete(t)
 	})
-	return exit, err
 }
 
 // State implements shimclient.Tasks.
@@ -212,22 +109,24 @@ func (s *Shim) State(ctx context.Context, id string) (shimclient.State, error) {
 }
 
 // StateExec implements shimclient.Tasks.
-func (s *Shim) StateExec(ctx context.Context, id, execID string) (st shimclient.State, err error) {
-	err = s.call(ctx, "State", id, execID, func() error {
+func (s *Shim) StateExec(ctx context.Context, id, execID string) (shimclient.State, error) {
+	return ask(ctx, s, "State", id, execID, func() (st shimclient.State, err error) {
 		t, err := s.srv.find(id, execID)
 		if err != nil {
-			return err
+			return st, err
 		}
 		st.Status = t.status
+		if init := t.container.status; init == shimclient.StatusPaused {
+			st.Status = init
+		}
 		if t.proc != nil {
 			st.Pid = t.proc.ident.Pid
 		}
 		if t.status == shimclient.StatusStopped {
 			st.ExitCode, st.ExitedAt = t.exit.Code, t.exit.At
 		}
-		return nil
+		return st, nil
 	})
-	return st, err
 }
 
 // Wait implements shimclient.Tasks.
@@ -237,11 +136,7 @@ func (s *Shim) Wait(ctx context.Context, id string) (shimclient.Exit, error) {
 
 // WaitExec implements shimclient.Tasks.
 func (s *Shim) WaitExec(ctx context.Context, id, execID string) (shimclient.Exit, error) {
-	var t *task
-	err := s.call(ctx, "Wait", id, execID, func() (err error) {
-		t, err = s.srv.find(id, execID)
-		return err
-	})
+	t, err := ask(ctx, s, "Wait", id, execID, func() (*task, error) { return s.srv.find(id, execID) })
 	if err != nil {
 		return shimclient.Exit{}, err
 	}
@@ -261,7 +156,7 @@ func (s *Shim) Exec(ctx context.Context, e shimclient.ExecSpec) error {
 		if t.container.execs[e.ExecID] != nil {
 			return fmt.Errorf("id %s: %w", e.ExecID, errdefs.ErrAlreadyExists)
 		}
-		if t.status != shimclient.StatusRunning {
+		if t.status != shimclient.StatusRunning && t.status != shimclient.StatusCreated {
 			return fmt.Errorf("cannot exec in a %s state: %w", t.status, errdefs.ErrFailedPrecondition)
 		}
 		x := &task{container: t.container, execID: e.ExecID, status: shimclient.StatusCreated, stopped: make(chan struct{}), program: []string{"sleep"}}
@@ -321,17 +216,22 @@ func (s *Shim) switchTo(ctx context.Context, method, id string, from, to shimcli
 			return fmt.Errorf("cannot %s a %s container: %w", method, t.status, errdefs.ErrFailedPrecondition)
 		}
 		t.status = to
+		for _, x := range append(execsOf(t.container), t) {
+			if x.proc != nil {
+				x.proc.freeze(to == shimclient.StatusPaused)
+			}
+		}
 		s.srv.publish(kind, t)
 		return nil
 	})
 }
 
 // Pids implements shimclient.Tasks.
-func (s *Shim) Pids(ctx context.Context, id string) (pids []int, err error) {
-	err = s.call(ctx, "Pids", id, "", func() error {
+func (s *Shim) Pids(ctx context.Context, id string) ([]int, error) {
+	return ask(ctx, s, "Pids", id, "", func() (pids []int, err error) {
 		t, err := s.srv.find(id, "")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, t := range append(execsOf(t.container), t) {
 			if t.proc != nil && !t.proc.ended {
@@ -339,9 +239,8 @@ func (s *Shim) Pids(ctx context.Context, id string) (pids []int, err error) {
 			}
 		}
 		slices.Sort(pids)
-		return nil
+		return pids, nil
 	})
-	return pids, err
 }
 
 func execsOf(c *container) (all []*task) {
@@ -352,15 +251,14 @@ func execsOf(c *container) (all []*task) {
 }
 
 // Connect implements shimclient.Tasks.
-func (s *Shim) Connect(ctx context.Context, id string) (info shimclient.ConnectInfo, err error) {
-	err = s.call(ctx, "Connect", id, "", func() error {
+func (s *Shim) Connect(ctx context.Context, id string) (shimclient.ConnectInfo, error) {
+	return ask(ctx, s, "Connect", id, "", func() (info shimclient.ConnectInfo, err error) {
 		info.ShimPid = s.srv.proc.ident.Pid
 		if c := s.srv.containers[id]; c != nil {
 			info.TaskPid = c.proc.ident.Pid
 		}
-		return nil
+		return info, nil
 	})
-	return info, err
 }
 
 // Shutdown implements shimclient.Tasks.

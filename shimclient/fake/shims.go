@@ -24,8 +24,8 @@ func (w shims) FindUnrecorded(ctx context.Context, predicted shimclient.Ref) (sh
 	return orNil(w.World.FindUnrecorded(ctx, predicted))
 }
 
-func (w shims) DeleteTask(ctx context.Context, _ shimclient.Runtime, _, id string) error {
-	return w.World.DeleteTask(ctx, id)
+func (w shims) DeleteTask(ctx context.Context, _ shimclient.Runtime, bundle, id string) error {
+	return w.World.DeleteTask(ctx, bundle, id)
 }
 
 func orNil(s *Shim, err error) (shimclient.Tasks, error) {

@@ -27,31 +27,9 @@ type World struct {
 	shared     map[string]bool     // containers that share a process namespace
 	fault      func(Call) Fault
 	loseEvents bool
+	deaf       bool
 	hooks      Hooks
 	events     chan shimclient.Event
-}
-
-// Call is one RPC that is about to be made.
-type Call struct {
-	Shim, Method, ID, ExecID string
-}
-
-// Fault is what befalls a call. The zero Fault is none.
-type Fault struct {
-	// Delay comes before the effect. The caller's deadline ends the waiting.
-	Delay time.Duration
-	// Hang never answers: ErrUnreachable at the deadline. The effect takes place
-	// all the same if After is set.
-	Hang bool
-	// Late never answers in time either, and takes effect so much later, whether
-	// anybody still waits or not: the request lies in a socket of a slow shim.
-	Late time.Duration
-	// Outlives is a late call that not even the end of its connection cancels: the
-	// OCI runtime has it already, and goes on while its shim hangs and after it.
-	Outlives bool
-	// Err is what the call returns, instead of its effect or After it.
-	Err   error
-	After bool
 }
 
 // Hooks are told what happens, with the world's lock held: they must not call
@@ -67,6 +45,14 @@ type Hooks struct {
 	Entered func(id string, p *Process)
 	// Knows: the OCI runtime has begun or ceased to know a container.
 	Knows func(id string, knows bool)
+	// Folder answers whether a container's folder is there: without it there is no
+	// delete command for it.
+	Folder func(path string) bool
+	// Thaws: the OCI runtime thaws the cgroup of a container that it kills.
+	Thaws func(id string)
+	// KillsAll: a shim ends what is left of a container that has no process namespace
+	// of its own.
+	KillsAll func(id string)
 	// Ended: a process has ended.
 	Ended func(p *Process)
 }
@@ -107,14 +93,6 @@ func NewWorld() *World {
 	}
 }
 
-// SetFault has f asked about every call to come, outside the world's lock. Nil
-// takes it away.
-func (w *World) SetFault(f func(Call) Fault) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fault = f
-}
-
 // SetProgram says what the container id will run once it is started: "sleep",
 // "stubborn" or "exit N". Without one it sleeps.
 func (w *World) SetProgram(id string, args ...string) {
@@ -147,12 +125,15 @@ func (w *World) Reboot() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.procs {
-		p.onEnd = nil
+		p.onEnd, p.holds, p.dying = nil, nil, false
 		p.watches = nil // who watched is dead as well
 		p.end(killedStatus)
 	}
 	for id := range w.runtime {
 		w.know(id, nil)
+	}
+	for _, srv := range w.shims {
+		srv.kept = nil
 	}
 	clear(w.procs)
 	clear(w.shims)
@@ -164,33 +145,6 @@ const (
 	firstPid  = 100
 	firstTick = 1000
 )
-
-// LoseEvents makes events vanish from now on, until it is called with false.
-func (w *World) LoseEvents(lose bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.loseEvents = lose
-}
-
-// Publish puts any event, forged or repeated, into the stream.
-func (w *World) Publish(e shimclient.Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.publish(e)
-}
-
-func (w *World) publish(e shimclient.Event) {
-	if w.loseEvents {
-		return
-	}
-	select {
-	case w.events <- e:
-	default:
-	}
-}
-
-// Events gives what the shims published. When it is full, events are lost.
-func (w *World) Events() <-chan shimclient.Event { return w.events }
 
 // Launch starts a shim. If one of this id is up it is returned, as the real
 // start command does; over a dead one's socket a new, empty one is made.
@@ -209,8 +163,21 @@ func (w *World) Launch(ctx context.Context, l shimclient.Launch) (*Shim, error) 
 		w.shims[l.ID] = srv
 		w.sockets[l.ID] = true
 	}
-	return newShim(srv), nil
+	w.mu.Unlock()
+	s := newShim(srv)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	// As the real one, it asks who has answered.
+	_, err := s.attempt(ctx, "Connect", "", "", func() error { return nil })
+	w.mu.Lock()
+	if err != nil {
+		return nil, fmt.Errorf("launch shim %s: %w", l.ID, err)
+	}
+	return s, nil
 }
+
+// connectTime is how long the first call of a connection may take.
+const connectTime = 5 * time.Second
 
 // Predict tells what Launch will start, without its process.
 func (w *World) Predict(l shimclient.Launch) shimclient.Ref {
@@ -272,23 +239,67 @@ func (w *World) Kill(ctx context.Context, ref shimclient.Ref) error {
 }
 
 // DeleteTask is the delete command: it kills the process that the runtime's
-// state names, if there is one, and says nil whatever came of it.
-func (w *World) DeleteTask(ctx context.Context, id string) error {
+// state names, if there is one, tries so for 10 s, and says nil whatever came of it.
+func (w *World) DeleteTask(ctx context.Context, bundle, id string) error {
 	if err := w.interfere(ctx, Call{Method: "DeleteTask", ID: id}); err != nil {
 		return err
 	}
 	w.mu.Lock()
+	if w.hooks.Folder != nil && !w.hooks.Folder(bundle) {
+		w.mu.Unlock()
+		return fmt.Errorf("delete task %s: bundle %s: %w", id, bundle, errdefs.ErrNotFound)
+	}
 	p := w.runtime[id]
-	w.mu.Unlock()
 	if p != nil {
-		_ = p.Signal(unix.SIGKILL)
-		if p.Exited() {
-			w.mu.Lock()
-			w.know(id, nil)
-			w.mu.Unlock()
+		if c := w.containerOf(p); c != nil {
+			w.thaw(c)
+		}
+		p.freeze(false)
+		_ = p.signal(unix.SIGKILL)
+	}
+	w.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	patience := time.NewTimer(10 * time.Second)
+	defer patience.Stop()
+	select {
+	case <-p.Done():
+	case <-patience.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("delete task %s: %w: %w", id, errdefs.ErrUnavailable, ctx.Err())
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runtime[id] == p {
+		w.know(id, nil)
+	}
+	return nil
+}
+
+// containerOf is called with the world's lock held.
+func (w *World) containerOf(p *Process) *container {
+	for _, srv := range w.shims {
+		for _, c := range srv.containers {
+			if c.proc == p {
+				return c
+			}
 		}
 	}
 	return nil
+}
+
+// thaw is called with the world's lock held.
+func (w *World) thaw(c *container) {
+	for _, t := range append(execsOf(c), &c.task) {
+		if t.proc != nil && t.proc.frozen {
+			t.proc.freeze(false)
+		}
+	}
+	if w.hooks.Thaws != nil {
+		w.hooks.Thaws(c.name)
+	}
 }
 
 // ForgetRuntimeState loses what the OCI runtime knows of a container.
@@ -322,52 +333,4 @@ func (w *World) Recycle(pid int) *Process {
 		return p
 	}
 	return w.spawn(pid, []string{"sleep"})
-}
-
-// interfere applies the fault for calls that no shim answers.
-func (w *World) interfere(ctx context.Context, c Call) error {
-	f := w.faultFor(c)
-	if err := pauseFor(ctx, f, nil); err != nil {
-		return fmt.Errorf("%s: %w", c.Method, err)
-	}
-	return f.Err
-}
-
-func (w *World) faultFor(c Call) Fault {
-	w.mu.Lock()
-	f := w.fault
-	w.mu.Unlock()
-	if f == nil {
-		return Fault{}
-	}
-	return f(c)
-}
-
-// pauseFor waits out a fault's delay, or for ever.
-func pauseFor(ctx context.Context, f Fault, gone <-chan struct{}) error {
-	var timer <-chan time.Time
-	switch {
-	case f.Hang && !f.After:
-	case f.Delay > 0:
-		t := time.NewTimer(f.Delay)
-		defer t.Stop()
-		timer = t.C
-	default:
-		return nil
-	}
-	select {
-	case <-timer:
-		return nil
-	case <-gone:
-		return shimclient.ErrGone
-	case <-ctx.Done():
-		return unreachable(ctx)
-	}
-}
-
-func unreachable(ctx context.Context) error {
-	if ctx.Err() == context.Canceled {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%w: %w", shimclient.ErrUnreachable, ctx.Err())
 }
