@@ -267,7 +267,12 @@ func rebooted(t *testing.T, w World) {
 	pid := run(t, w, s, "app", "sleep")
 	was, err := w.Identify(pid)
 	must(t, "identify", err)
+	before, err := w.Open(was)
+	must(t, "open", err)
+	defer before.Close()
 	w.Reboot(t)
+	<-s.Gone()
+	eventually(t, "all has ended", before.Exited)
 	if back, err := w.Adopt(ctx, s.Ref()); !errors.Is(err, shimclient.ErrGone) || back != nil {
 		t.Errorf("adopt: %v", err)
 	}

@@ -217,12 +217,18 @@ func execShared(t *testing.T, w World) {
 	w.Signal(t, exec, unix.SIGKILL)
 }
 
-// execStuck: an exec that nobody can kill keeps the end of its container back, as
-// the kernel ends the first process of a process namespace last.
-func execStuck(t *testing.T, w World) {
+// execStuck: an exec that nobody can kill keeps the end of its container back: the
+// kernel ends the first process of a process namespace last.
+func execStuck(t *testing.T, w World) { holdsBack(t, w, false) }
+
+// execStuckShared: and where that is not so the shim tells it last, so that a
+// container with no process of its own is said to run.
+func execStuckShared(t *testing.T, w World) { holdsBack(t, w, true) }
+
+func holdsBack(t *testing.T, w World, shared bool) {
 	ctx := t.Context()
 	s := w.Launch(t, "pod1")
-	c, hangs, let := w.Stuck(t, "pod1", "app", "sleep")
+	c, hangs, let := w.Stuck(t, "pod1", "app", shared, "sleep")
 	_, err := s.Create(ctx, c)
 	must(t, "create", err)
 	app, err := s.Start(ctx, "app")
@@ -233,7 +239,7 @@ func execStuck(t *testing.T, w World) {
 	eventually(t, "it hangs", func() bool { return hangs(pid) })
 	must(t, "kill", s.Kill(ctx, "app", uint32(unix.SIGKILL), false))
 	time.Sleep(500 * time.Millisecond)
-	if !w.Alive(app) || !w.Alive(pid) {
+	if w.Alive(app) == shared || !w.Alive(pid) {
 		t.Errorf("alive: container %v, exec %v", w.Alive(app), w.Alive(pid))
 	}
 	wantState(t, s, "app", shimclient.State{Pid: app, Status: shimclient.StatusRunning})

@@ -84,17 +84,22 @@ func (w *Real) Shims() shimclient.Shims { return w.Host.Shims() }
 // Shared implements World.
 func (w *Real) Shared(t *testing.T, group, id string, args ...string) shimclient.Create {
 	t.Helper()
-	return w.container(t, group, id, func(s *oci.Spec) {
-		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n oci.LinuxNamespace) bool { return n.Type == oci.PIDNamespace })
-	}, args...)
+	return w.container(t, group, id, share, args...)
+}
+
+func share(s *oci.Spec) {
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n oci.LinuxNamespace) bool { return n.Type == oci.PIDNamespace })
 }
 
 // Stuck implements World.
-func (w *Real) Stuck(t *testing.T, group, id string, args ...string) (c shimclient.Create, hangs func(int) bool, let func()) {
+func (w *Real) Stuck(t *testing.T, group, id string, shared bool, args ...string) (c shimclient.Create, hangs func(int) bool, let func()) {
 	t.Helper()
 	h := newHungFile(t)
 	c = w.container(t, group, id, func(s *oci.Spec) {
 		s.Mounts = append(s.Mounts, oci.Mount{Destination: "/hung", Type: "bind", Source: h.path, Options: []string{"bind"}})
+		if shared {
+			share(s)
+		}
 	}, args...)
 	t.Cleanup(h.release) // before the container is cleaned away
 	return c, func(int) bool { return h.reads.Load() > 0 }, h.release

@@ -162,7 +162,7 @@ func processStopped(t *testing.T, w World) {
 func stuck(t *testing.T, w World) {
 	ctx := t.Context()
 	s := w.Launch(t, "pod1")
-	c, hangs, let := w.Stuck(t, "pod1", "app", "read", "/hung")
+	c, hangs, let := w.Stuck(t, "pod1", "app", false, "read", "/hung")
 	_, err := s.Create(ctx, c)
 	must(t, "create", err)
 	pid, err := s.Start(ctx, "app")

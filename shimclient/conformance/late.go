@@ -66,8 +66,13 @@ func connectionEnded(t *testing.T, w World) {
 	go func() { asked <- s.Kill(t.Context(), "app", uint32(unix.SIGKILL), false) }()
 	time.Sleep(300 * time.Millisecond)
 	must(t, "close", s.Close())
-	if err := <-asked; !errors.Is(err, shimclient.ErrUnreachable) {
-		t.Errorf("kill: %v", err)
+	select {
+	case err := <-asked:
+		if !errors.Is(err, shimclient.ErrUnreachable) {
+			t.Errorf("kill: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a call waits on a closed connection")
 	}
 	time.Sleep(4 * time.Second)
 	if !w.Alive(pid) {

@@ -90,6 +90,7 @@ func ownExit(t *testing.T, w World) {
 		_, err = s.Delete(ctx, id)
 		must(t, "delete", err)
 	}
+	run(t, w, s, "app0", "sleep") // the id is free again
 }
 
 func refusals(t *testing.T, w World) {

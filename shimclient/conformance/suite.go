@@ -92,6 +92,7 @@ var experiments = []experiment{
 	{"exec dies with its container", execDiesWithContainer},
 	{"exec in a shared process namespace", execShared},
 	{"exec that nobody can kill", execStuck},
+	{"exec that nobody can kill, in a shared process namespace", execStuckShared},
 	{"pause", pause},
 	{"what is refused while paused", paused},
 	{"update", update},

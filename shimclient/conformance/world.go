@@ -26,10 +26,10 @@ type World interface {
 	Container(t *testing.T, group, id string, args ...string) shimclient.Create
 	// Shared is Container, with the process namespace of the world itself.
 	Shared(t *testing.T, group, id string, args ...string) shimclient.Create
-	// Stuck is Container, in which the program "read /hung" hangs in the kernel,
+	// Stuck is Container, or Shared, in which the program "read /hung" hangs in the kernel,
 	// where no signal reaches it, until it is let go. Ask whether it hangs once it
 	// has been started.
-	Stuck(t *testing.T, group, id string, args ...string) (c shimclient.Create, hangs func(pid int) bool, let func())
+	Stuck(t *testing.T, group, id string, shared bool, args ...string) (c shimclient.Create, hangs func(pid int) bool, let func())
 	// Orphan makes a container that its runtime knows and its shim does not: the
 	// create failed when all was done. It returns the container's process.
 	Orphan(t *testing.T, s shimclient.Tasks, c shimclient.Create) int

@@ -86,12 +86,15 @@ func (w *world) Shared(t *testing.T, group, id string, args ...string) shimclien
 	return w.Container(t, group, id, args...)
 }
 
-func (w *world) Stuck(t *testing.T, group, id string, args ...string) (c shimclient.Create, hangs func(int) bool, let func()) {
+func (w *world) Stuck(t *testing.T, group, id string, shared bool, args ...string) (c shimclient.Create, hangs func(int) bool, let func()) {
 	var p *fake.Process
 	hangs = func(pid int) bool {
 		p = w.Process(pid)
 		p.Stick(true)
 		return true
+	}
+	if shared {
+		w.SharePID(id)
 	}
 	return w.Container(t, group, id, args...), hangs, func() { p.Stick(false) }
 }
