@@ -149,6 +149,9 @@ func (c *Containers) do(ctx context.Context, id string, w lifecycle.Work) error 
 	if err != nil {
 		return nil //nolint:nilerr // it is gone: nothing is owed
 	}
+	if v.State.Owes()&w == 0 {
+		return nil // done since
+	}
 	switch w { //nolint:exhaustive // the rest are a pod's
 	case lifecycle.Launch:
 		return c.launch(ctx, v)

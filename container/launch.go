@@ -33,7 +33,15 @@ func (c *Containers) launch(ctx context.Context, v *store.Container) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, launchDeadline)
 	defer cancel()
-	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}, forgetInit); err != nil {
+	// Between the look and now the settling of an interrupted start may have found
+	// that it came about: that process is not to be forgotten, let alone a second
+	// one made.
+	began := false
+	if _, err := c.Ledger.StepContainer(v.ID, lifecycle.LaunchBegun{}, func(v *store.Container) {
+		if began = v.State.Phase == lifecycle.Starting && v.State.Launching; began {
+			forgetInit(v)
+		}
+	}); err != nil || !began {
 		return err
 	}
 	if err := c.Ledger.FlushContainer(ctx, v.ID); err != nil {

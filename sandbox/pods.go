@@ -188,6 +188,9 @@ func (p *Pods) do(ctx context.Context, id string, w lifecycle.Work) error {
 	if err != nil {
 		return nil //nolint:nilerr // it is gone: nothing is owed
 	}
+	if v.State.Owes()&w == 0 {
+		return nil // done since
+	}
 	switch w { //nolint:exhaustive // the rest are a container's
 	case lifecycle.EndMembers:
 		return p.endMembers(ctx, v)
