@@ -88,7 +88,7 @@ func TestMuchOutputOfExecIsCut(t *testing.T) {
 func TestManyExecsAtOnce(t *testing.T) {
 	s := story.Begin(t)
 	c := s.Pod("many").Go(story.Sleeper("c"))
-	for _, err := range atOnce(24, func(n int) error {
+	for _, err := range story.AtOnce(24, func(n int) error {
 		r, err := execSync(s, c.ID, 30, "sh", "-c", fmt.Sprintf("echo %d; exit %d", n, n))
 		if err == nil && (string(r.GetStdout()) != fmt.Sprintf("%d\n", n) || r.GetExitCode() != int32(n)) {
 			err = fmt.Errorf("exec %d answers %d, %q", n, r.GetExitCode(), r.GetStdout())

@@ -4,7 +4,6 @@
 package core
 
 import (
-	"sync"
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -20,17 +19,6 @@ const (
 	exited  = runtimeapi.ContainerState_CONTAINER_EXITED
 	unknown = "00000000000000000000000000000000000000000000000000000000deadbeef"
 )
-
-// atOnce runs n calls side by side and gives their errors.
-func atOnce(n int, call func(n int) error) []error {
-	errs := make([]error, n)
-	var wait sync.WaitGroup
-	for i := range n {
-		wait.Go(func() { errs[i] = call(i) })
-	}
-	wait.Wait()
-	return errs
-}
 
 // names of the containers that the daemon lists.
 func names(s *story.Story) map[string]int {

@@ -81,7 +81,7 @@ func TestAPullIsJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	refs := make([]string, 16)
-	for _, err := range atOnce(len(refs), func(n int) (err error) { refs[n], err = s.Pull(t.Context(), image); return err }) {
+	for _, err := range story.AtOnce(len(refs), func(n int) (err error) { refs[n], err = s.Pull(t.Context(), image); return err }) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -99,7 +99,7 @@ func TestIdenticalRequestsMakeOneObject(t *testing.T) {
 	ctx := t.Context()
 	config := s.Home.Pod("same")
 	ids := make([]string, 32)
-	for _, err := range atOnce(len(ids), func(n int) (err error) { ids[n], err = s.RunPod(ctx, config, ""); return err }) {
+	for _, err := range story.AtOnce(len(ids), func(n int) (err error) { ids[n], err = s.RunPod(ctx, config, ""); return err }) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -114,14 +114,14 @@ func TestIdenticalRequestsMakeOneObject(t *testing.T) {
 	}
 	one("RunPodSandbox")
 	pod := ids[0]
-	for _, err := range atOnce(len(ids), func(n int) (err error) { ids[n], err = s.Create(ctx, pod, story.Sleeper("c"), config); return err }) {
+	for _, err := range story.AtOnce(len(ids), func(n int) (err error) { ids[n], err = s.Create(ctx, pod, story.Sleeper("c"), config); return err }) {
 		if err != nil {
 			t.Error(err)
 		}
 	}
 	one("CreateContainer")
 	ctr := ids[0]
-	for _, err := range atOnce(len(ids), func(int) error { return s.StartContainer(ctx, ctr) }) {
+	for _, err := range story.AtOnce(len(ids), func(int) error { return s.StartContainer(ctx, ctr) }) {
 		if err != nil {
 			t.Errorf("StartContainer: %v", err)
 		}
@@ -129,12 +129,12 @@ func TestIdenticalRequestsMakeOneObject(t *testing.T) {
 	if n := names(s); len(n) != 1 || n["c"] != 1 {
 		t.Errorf("containers: %v", n)
 	}
-	for _, err := range atOnce(32, func(int) error { return s.RemoveContainer(ctx, ctr) }) {
+	for _, err := range story.AtOnce(32, func(int) error { return s.RemoveContainer(ctx, ctr) }) {
 		if err != nil {
 			t.Errorf("RemoveContainer: %v", err)
 		}
 	}
-	for _, err := range atOnce(32, func(int) error { return s.RemovePod(ctx, pod) }) {
+	for _, err := range story.AtOnce(32, func(int) error { return s.RemovePod(ctx, pod) }) {
 		if err != nil {
 			t.Errorf("RemovePodSandbox: %v", err)
 		}

@@ -129,7 +129,7 @@ func TestManyStopsOfOneContainer(t *testing.T) {
 	c := p.Go(story.Shell("deaf", deaf))
 	c.Heard("ready")
 	start := time.Now()
-	for n, err := range atOnce(32, func(n int) error { return s.StopContainer(t.Context(), c.ID, int64(1+n%5)) }) {
+	for n, err := range story.AtOnce(32, func(n int) error { return s.StopContainer(t.Context(), c.ID, int64(1+n%5)) }) {
 		if err != nil {
 			t.Errorf("stop %d: %v", n, err)
 		}
@@ -151,7 +151,7 @@ func TestStopsSideBySide(t *testing.T) {
 		ids = append(ids, c.ID)
 	}
 	start := time.Now()
-	for n, err := range atOnce(len(ids), func(n int) error { return s.StopContainer(t.Context(), ids[n], 1) }) {
+	for n, err := range story.AtOnce(len(ids), func(n int) error { return s.StopContainer(t.Context(), ids[n], 1) }) {
 		if err != nil {
 			t.Errorf("stop %d: %v", n, err)
 		}
@@ -221,7 +221,7 @@ func TestWhatIsNotThereIsStoppedAndRemoved(t *testing.T) {
 	c := p.Go(story.Sleeper("c"))
 	for _, do := range []func() error{func() error { return s.StopContainer(ctx, c.ID, 1) }, func() error { return s.RemoveContainer(ctx, c.ID) },
 		func() error { return s.StopPod(ctx, p.ID) }, func() error { return s.RemovePod(ctx, p.ID) }} {
-		for _, err := range append(atOnce(4, func(int) error { return do() }), do()) {
+		for _, err := range append(story.AtOnce(4, func(int) error { return do() }), do()) {
 			if err != nil {
 				t.Error(err)
 			}

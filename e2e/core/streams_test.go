@@ -277,7 +277,7 @@ func TestPortForwarding(t *testing.T) {
 		port := freePort(t)
 		x := crictl(s, "port-forward", "--transport", transport, p.ID, fmt.Sprintf("%d:80", port))
 		s.Eventually(transport+": the page", 20*time.Second, func() bool { return strings.Contains(page(port), welcome) })
-		for n, err := range atOnce(10, func(int) error {
+		for n, err := range story.AtOnce(10, func(int) error {
 			if !strings.Contains(page(port), welcome) {
 				return fmt.Errorf("no page")
 			}

@@ -13,6 +13,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -40,18 +41,18 @@ func TestACrashHurtsNoWorkload(t *testing.T) {
 	ended := gone.Status()
 	pid, briefly := steady.Pid(), brief.Pid()
 	began, victim := startTime(t, pid), killed.Pid()
-	crash(s)
+	inject.Crash(s)
 	down := time.Now()
 	time.Sleep(300 * time.Millisecond)
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/end", briefly), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	signal(t, victim, 9)
+	inject.Signal(t, victim, 9)
 	killedAt := time.Now()
 	time.Sleep(1200 * time.Millisecond)
-	within(t, "the start", again(s), 5*time.Second)
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
 
-	got := first(s)
+	got := inject.States(s)
 	for name, want := range map[string]runtimeapi.ContainerState{"steady": running, "brief": exited, "killed": exited, "gone": exited, "made": created} {
 		if got[name] != want {
 			t.Errorf("the first list says %s is %s, not %s", name, got[name], want)
@@ -115,11 +116,11 @@ func TestAGracefulStopLeavesWorkloads(t *testing.T) {
 		if err := s.Daemon.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		within(t, "the end of crid", time.Since(start), 5*time.Second)
+		inject.Within(t, "the end of crid", time.Since(start), 5*time.Second)
 		if !harness.Alive(pid) {
 			t.Fatal("the container ended with crid")
 		}
-		again(s)
+		inject.Again(s)
 	}
 	c.WantState(running)
 	c.Stop(10)
@@ -135,8 +136,8 @@ func TestACrashInTheMiddleOfAStop(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_ = s.StopContainer(ctx, c.ID, 2) // given up: that is what the test is about
-	crash(s)
-	again(s)
+	inject.Crash(s)
+	inject.Again(s)
 	if took := c.Stop(2); took > 6*time.Second {
 		t.Errorf("the stop after the crash took %s", took)
 	}
@@ -159,9 +160,9 @@ func TestCrashesAtAnyMoment(t *testing.T) {
 			_, _ = cri.Run(t.Context(), pod, story.Sleeper("c"), config) // it may be cut off anywhere
 		}()
 		time.Sleep(time.Duration(round*17) * time.Millisecond)
-		crash(s)
+		inject.Crash(s)
 		<-done
-		within(t, "the start", again(s), 5*time.Second)
+		inject.Within(t, "the start", inject.Again(s), 5*time.Second)
 		pod, err := s.RunPod(t.Context(), config, "")
 		if err != nil {
 			t.Fatalf("round %d: the retry of RunPodSandbox: %v", round, err)
@@ -209,9 +210,9 @@ func TestCrashesDuringRemoval(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = cri.RemovePodFully(t.Context(), p.ID) }()
 		time.Sleep(time.Duration(round*20) * time.Millisecond)
-		crash(s)
+		inject.Crash(s)
 		<-done
-		again(s)
+		inject.Again(s)
 		if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 			t.Errorf("round %d: %v", round, err)
 		}
@@ -229,9 +230,9 @@ func TestManyPodsAfterACrash(t *testing.T) {
 		p := s.Pod(fmt.Sprintf("many-%d", i))
 		p.Go(story.Sleeper(fmt.Sprintf("c-%d", i)))
 	}
-	crash(s)
-	within(t, "the start", again(s), 5*time.Second)
-	got := first(s)
+	inject.Crash(s)
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	got := inject.States(s)
 	for i := range n {
 		if name := fmt.Sprintf("c-%d", i); got[name] != running {
 			t.Errorf("%s is %s", name, got[name])

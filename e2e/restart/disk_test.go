@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -93,8 +94,8 @@ func TestTheDiskIsFull(t *testing.T) {
 	if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 		t.Errorf("removal on a full disk: %v", err)
 	}
-	crash(s)
-	within(t, "a start on a full disk", again(s), 5*time.Second)
+	inject.Crash(s)
+	inject.Within(t, "a start on a full disk", inject.Again(s), 5*time.Second)
 	if pods, err := s.Pods(t.Context()); err != nil || len(pods) != 0 {
 		t.Errorf("pods: %v (%v)", pods, err)
 	}
@@ -116,7 +117,7 @@ func TestTheLogsDiskIsFull(t *testing.T) {
 	if st := c.Exited(); st.GetExitCode() != 7 {
 		t.Errorf("code %d", st.GetExitCode())
 	}
-	within(t, "12 MB of log on a disk of 1 MB", time.Since(start), 20*time.Second)
+	inject.Within(t, "12 MB of log on a disk of 1 MB", time.Since(start), 20*time.Second)
 	d := p.Go(story.Sleeper("d"))
 	d.Sh("true")
 	d.Stop(2)
@@ -127,7 +128,7 @@ func TestForeignFilesInTheLedger(t *testing.T) {
 	s := alone(t)
 	p := s.Pod("foreign")
 	p.Go(story.Sleeper("c"))
-	crash(s)
+	inject.Crash(s)
 	ledger := filepath.Join(s.Home.Root(), "ledger")
 	for _, dir := range []string{"pods", "containers"} {
 		dir = filepath.Join(ledger, dir)
@@ -146,8 +147,8 @@ func TestForeignFilesInTheLedger(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	within(t, "the start", again(s), 5*time.Second)
-	if got := first(s); got["c"] != running || len(got) != 1 {
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	if got := inject.States(s); got["c"] != running || len(got) != 1 {
 		t.Errorf("the first list: %v", got)
 	}
 	for _, dir := range []string{"pods", "containers"} {
@@ -157,6 +158,6 @@ func TestForeignFilesInTheLedger(t *testing.T) {
 	}
 	clearQuarantine(t, s)
 	_ = os.RemoveAll(filepath.Join(ledger, "quarantine")) // links and fifos among them
-	crash(s)
-	again(s)
+	inject.Crash(s)
+	inject.Again(s)
 }

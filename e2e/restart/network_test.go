@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -65,7 +66,7 @@ esac`)
 		config := s.Home.Pod(how)
 		start := time.Now()
 		id, err := s.RunPod(t.Context(), config, "")
-		within(t, how+": the answer", time.Since(start), 15*time.Second)
+		inject.Within(t, how+": the answer", time.Since(start), 15*time.Second)
 		if err == nil {
 			t.Errorf("%s: pod %s runs", how, id)
 		} else if how == "error" && !strings.Contains(err.Error(), "no more wires") {
@@ -107,8 +108,8 @@ func TestANetworkThatCannotBeDeleted(t *testing.T) {
 	short, done := context.WithTimeout(t.Context(), 2*time.Second)
 	defer done()
 	_ = s.StopPod(short, p.ID)
-	crash(s)
-	again(s)
+	inject.Crash(s)
+	inject.Again(s)
 	mode("well")
 	s.Eventually("the stop works after the crash", 30*time.Second, func() bool { return s.StopPod(t.Context(), p.ID) == nil })
 	if err := s.RemovePod(t.Context(), p.ID); err != nil {

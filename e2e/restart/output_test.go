@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/story"
 )
 
@@ -22,11 +23,11 @@ func TestTheLastWordsOfTheUnattended(t *testing.T) {
 	tty := p.Go(console)
 	// More than a pipe holds: it waits for a reader, and ends when crid is back.
 	most := p.Go(story.Shell("most", "sleep 1; seq 100000; echo bye; exit 45"))
-	crash(s)
+	inject.Crash(s)
 	time.Sleep(2500 * time.Millisecond)
-	again(s)
+	inject.Again(s)
 
-	got := first(s)
+	got := inject.States(s)
 	for _, c := range []struct {
 		*story.Container
 		name string

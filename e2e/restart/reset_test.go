@@ -13,6 +13,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/images/kit"
 	"github.com/crid-project/crid/e2e/project"
@@ -34,7 +35,7 @@ func reset(s *story.Story, more ...string) {
 	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
 		s.T.Fatalf("crid %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	within(s.T, "the reset", time.Since(start), 45*time.Second)
+	inject.Within(s.T, "the reset", time.Since(start), 45*time.Second)
 }
 
 // bare fails the test for anything that a pod could have left. The daemon does not run.
@@ -83,11 +84,11 @@ func TestResetLeavesNothing(t *testing.T) {
 	}
 	if s.Running() {
 		t.Error("crid runs after a reset")
-		crash(s)
+		inject.Crash(s)
 	}
 	bare(s, before)
 	reset(s) // twice is no error
-	again(s)
+	inject.Again(s)
 	if pods, err := s.Pods(t.Context()); err != nil || len(pods) != 0 {
 		t.Errorf("pods after a reset: %v (%v)", pods, err)
 	}
@@ -96,13 +97,13 @@ func TestResetLeavesNothing(t *testing.T) {
 	}
 
 	furnish(s)
-	crash(s)
+	inject.Crash(s)
 	reset(s, "--images") // while crid is down
 	bare(s, before)
 	if found, err := filepath.Glob(filepath.Join(s.Home.Root(), "*", "*")); err != nil || len(found) != 0 {
 		t.Errorf("under the root there is still %v (%v)", found, err)
 	}
-	again(s)
+	inject.Again(s)
 	if r, err := s.Images.ListImages(t.Context(), &runtimeapi.ListImagesRequest{}); err != nil || len(r.GetImages()) != 0 {
 		t.Errorf("images after a reset with --images: %v (%v)", r.GetImages(), err)
 	}

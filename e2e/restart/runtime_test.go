@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/project"
 	"github.com/crid-project/crid/e2e/story"
@@ -83,7 +84,7 @@ func TestRuncCannotKill(t *testing.T) {
 		c := p.Go(story.Sleeper("c"))
 		pid := c.Pid()
 		mode(how)
-		within(t, "a stop while runc kill is to "+how, c.Stop(1), 31*time.Second)
+		inject.Within(t, "a stop while runc kill is to "+how, c.Stop(1), 31*time.Second)
 		c.WantState(exited)
 		if harness.Alive(pid) {
 			t.Errorf("%s: told as exited, and its process lives", how)
@@ -104,7 +105,7 @@ func TestRuncCannotDelete(t *testing.T) {
 		mode(how)
 		start := time.Now()
 		st := c.Exited()
-		within(t, "an end while runc delete is to "+how, time.Since(start), 3*time.Second)
+		inject.Within(t, "an end while runc delete is to "+how, time.Since(start), 3*time.Second)
 		if st.GetExitCode() != 9 {
 			t.Errorf("%s: ended with %d", how, st.GetExitCode())
 		}
@@ -112,7 +113,7 @@ func TestRuncCannotDelete(t *testing.T) {
 		if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 			t.Errorf("%s: %v", how, err)
 		}
-		within(t, "a removal while runc delete is to "+how, time.Since(start), 40*time.Second)
+		inject.Within(t, "a removal while runc delete is to "+how, time.Since(start), 40*time.Second)
 		mode("well")
 	}
 }
@@ -131,10 +132,10 @@ func TestRuncHangsInCreate(t *testing.T) {
 			t.Errorf("%s: it starts", how)
 		}
 		mode("well")
-		within(t, "the stop after a start that is to "+how, c.Stop(1), 31*time.Second)
+		inject.Within(t, "the stop after a start that is to "+how, c.Stop(1), 31*time.Second)
 		start := time.Now()
 		c.Remove()
-		within(t, "the removal after a start that is to "+how, time.Since(start), 31*time.Second)
+		inject.Within(t, "the removal after a start that is to "+how, time.Since(start), 31*time.Second)
 		gone(s, how+": nothing of the start is left", "sleep 3600")
 		p.Go(story.Sleeper("c")).Sh("true") // the same name, the same pod
 		if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
@@ -158,11 +159,11 @@ func TestRuncSaysTooMuchOrIsNotThere(t *testing.T) {
 		if err == nil || len(err.Error()) > 8<<10 {
 			t.Errorf("%s: the error has %d bytes", how, len(fmt.Sprint(err)))
 		}
-		within(t, how+": the error", time.Since(start), 15*time.Second)
+		inject.Within(t, how+": the error", time.Since(start), 15*time.Second)
 		mode("well")
 		start = time.Now()
 		c.Remove()
-		within(t, how+": the removal", time.Since(start), 31*time.Second)
+		inject.Within(t, how+": the removal", time.Since(start), 31*time.Second)
 	}
 	p.Go(story.Sleeper("after")).Sh("true")
 }
@@ -188,7 +189,7 @@ func TestShimsThatAreNone(t *testing.T) {
 			t.Errorf("%s: a pod %s runs", name, id)
 			continue
 		}
-		within(t, name+": the error", time.Since(start), 35*time.Second)
+		inject.Within(t, name+": the error", time.Since(start), 35*time.Second)
 		if name == "failing" && !strings.Contains(err.Error(), "shim says no") {
 			t.Errorf("what the shim says is lost: %v", err)
 		}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -76,13 +77,13 @@ func TestMetricsTellOfShims(t *testing.T) {
 	if up, away := shims("s_up"), shims("s_unreachable"); up != 1 || away != 0 {
 		t.Errorf("%.0f shims up, %.0f unreachable", up, away)
 	}
-	signal(t, shim, syscall.SIGSTOP)
+	inject.Signal(t, shim, syscall.SIGSTOP)
 	_, err = s.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: a.ID, Cmd: []string{"true"}, Timeout: 2})
 	s.WantCode("exec through a hung shim", err, codes.DeadlineExceeded, codes.Unavailable)
 	s.Eventually("the hung shim is told of", 15*time.Second, func() bool { return shims("s_unreachable") == 1 })
-	signal(t, shim, syscall.SIGCONT)
+	inject.Signal(t, shim, syscall.SIGCONT)
 	s.Eventually("it is back without a call of ours", 40*time.Second, func() bool { return shims("s_unreachable") == 0 })
-	signal(t, shim, syscall.SIGKILL)
+	inject.Signal(t, shim, syscall.SIGKILL)
 	s.Eventually("its death is counted", 10*time.Second, func() bool { return shims("s_died_total") == 1 && shims("s_up") == 0 })
 	if level, err := story.Ask(s.Daemon, "/log/level"); err != nil || !strings.Contains(level, "debug") {
 		t.Errorf("log level %q, %v", level, err)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -28,9 +29,9 @@ func TestAShimIsKilled(t *testing.T) {
 	bystander := other.Go(story.Sleeper("bystander"))
 	done.Exited()
 	pids := []int{a.Pid(), b.Pid()}
-	signal(t, a.ShimPid(), syscall.SIGKILL)
+	inject.Signal(t, a.ShimPid(), syscall.SIGKILL)
 	s.Eventually("the containers are dead and said to be, without a call", 10*time.Second, func() bool {
-		got := first(s)
+		got := inject.States(s)
 		return got["a"] == exited && got["b"] == exited
 	})
 	for _, pid := range pids {
@@ -62,37 +63,37 @@ func TestAShimHangs(t *testing.T) {
 	a, b := p.Go(story.Sleeper("a")), p.Go(story.Sleeper("b"))
 	bystander := other.Go(story.Sleeper("bystander"))
 	shim, pid := a.ShimPid(), b.Pid()
-	signal(t, shim, syscall.SIGSTOP)
+	inject.Signal(t, shim, syscall.SIGSTOP)
 	for range 20 {
 		start := time.Now()
-		if got := first(s); got["a"] != running || got["b"] != running {
+		if got := inject.States(s); got["a"] != running || got["b"] != running {
 			t.Fatalf("a hung shim is no death: %v", got)
 		}
-		within(t, "a list", time.Since(start), time.Second)
+		inject.Within(t, "a list", time.Since(start), time.Second)
 	}
 	bystander.Sh("true")
 	start := time.Now()
 	if _, err := s.Runtime.ListContainerStats(t.Context(), &runtimeapi.ListContainerStatsRequest{}); err != nil {
 		t.Errorf("statistics: %v", err)
 	}
-	within(t, "the statistics", time.Since(start), 5*time.Second)
+	inject.Within(t, "the statistics", time.Since(start), 5*time.Second)
 	start = time.Now()
 	_, err := s.Runtime.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: a.ID, Cmd: []string{"true"}, Timeout: 5})
 	s.WantCode("exec through a hung shim", err, codes.DeadlineExceeded, codes.Unavailable)
-	within(t, "the answer of exec", time.Since(start), 20*time.Second)
+	inject.Within(t, "the answer of exec", time.Since(start), 20*time.Second)
 
-	signal(t, pid, syscall.SIGKILL) // the kernel's word is enough for an end
-	s.Eventually("b's end, without its shim", 5*time.Second, func() bool { return first(s)["b"] == exited })
+	inject.Signal(t, pid, syscall.SIGKILL) // the kernel's word is enough for an end
+	s.Eventually("b's end, without its shim", 5*time.Second, func() bool { return inject.States(s)["b"] == exited })
 	if st := b.Status(); st.GetExitCode() != 137 {
 		t.Errorf("b ended with %d", st.GetExitCode())
 	}
-	within(t, "the stop", a.Stop(2), 35*time.Second)
+	inject.Within(t, "the stop", a.Stop(2), 35*time.Second)
 	a.WantState(exited)
 	start = time.Now()
 	if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 		t.Error(err)
 	}
-	within(t, "the removal", time.Since(start), 60*time.Second)
+	inject.Within(t, "the removal", time.Since(start), 60*time.Second)
 	if harness.Alive(shim) {
 		t.Error("the hung shim lives on")
 	}
@@ -104,14 +105,14 @@ func TestAHungShimAtTheStart(t *testing.T) {
 	p, other := s.Pod("hung"), s.Pod("other")
 	a, bystander := p.Go(story.Sleeper("a")), other.Go(story.Sleeper("bystander"))
 	shim := a.ShimPid()
-	crash(s)
-	signal(t, shim, syscall.SIGSTOP)
-	within(t, "the start", again(s), 5*time.Second)
-	if got := first(s); got["a"] != running || got["bystander"] != running {
+	inject.Crash(s)
+	inject.Signal(t, shim, syscall.SIGSTOP)
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	if got := inject.States(s); got["a"] != running || got["bystander"] != running {
 		t.Errorf("the first list: %v", got)
 	}
 	bystander.Sh("true")
-	signal(t, shim, syscall.SIGCONT)
+	inject.Signal(t, shim, syscall.SIGCONT)
 	s.Eventually("exec, now that the shim is back", 15*time.Second, func() bool {
 		r, err := s.Exec(t.Context(), a.ID, "true")
 		return err == nil && r.GetExitCode() == 0
@@ -126,12 +127,12 @@ func TestAShimDiesWhileCridIsDown(t *testing.T) {
 	a := p.Go(story.Sleeper("a"))
 	done := p.Go(story.Shell("done", "sleep 0.5; exit 7"))
 	shim, pid := a.ShimPid(), a.Pid()
-	crash(s)
+	inject.Crash(s)
 	time.Sleep(time.Second)
-	signal(t, shim, syscall.SIGKILL)
-	again(s)
-	s.Eventually("a is dead and said to be", 10*time.Second, func() bool { return first(s)["a"] == exited && !harness.Alive(pid) })
-	if got := first(s)["done"]; got != exited {
+	inject.Signal(t, shim, syscall.SIGKILL)
+	inject.Again(s)
+	s.Eventually("a is dead and said to be", 10*time.Second, func() bool { return inject.States(s)["a"] == exited && !harness.Alive(pid) })
+	if got := inject.States(s)["done"]; got != exited {
 		t.Errorf("done is %s", got)
 	}
 	if st := done.Status(); st.GetExitCode() == 0 {
@@ -153,15 +154,15 @@ func TestAShimsSocketIsGone(t *testing.T) {
 	if !strings.HasPrefix(path, s.Home.Dir) {
 		t.Skipf("the shim's socket is not a file in the home: %q", address)
 	}
-	crash(s)
+	inject.Crash(s)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the start", again(s), 5*time.Second)
-	if got := first(s)["a"]; got != running {
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	if got := inject.States(s)["a"]; got != running {
 		t.Errorf("a is %s, and the kernel says it runs", got)
 	}
-	within(t, "the stop", a.Stop(1), 35*time.Second)
+	inject.Within(t, "the stop", a.Stop(1), 35*time.Second)
 	a.WantState(exited)
 	if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 		t.Error(err)
@@ -176,7 +177,7 @@ func TestRecordsAreCorrupted(t *testing.T) {
 	p.Go(story.Sleeper("b"))
 	bystander := other.Go(story.Sleeper("bystander"))
 	pid := a.Pid()
-	crash(s)
+	inject.Crash(s)
 	for _, dir := range []string{filepath.Join(s.Home.Root(), "ledger"), filepath.Join(s.Home.State(), "records")} {
 		hit := 0
 		err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
@@ -190,8 +191,8 @@ func TestRecordsAreCorrupted(t *testing.T) {
 			t.Fatalf("found %d files of the container's record below %s: %v", hit, dir, err)
 		}
 	}
-	within(t, "the start", again(s), 5*time.Second)
-	got := first(s)
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	got := inject.States(s)
 	if got["b"] != running || got["bystander"] != running {
 		t.Errorf("others after that: %v", got)
 	}
@@ -209,8 +210,8 @@ func TestRecordsAreCorrupted(t *testing.T) {
 		t.Error("the bad record is nowhere: it should be kept aside for people to look at")
 	}
 	clearQuarantine(t, s)
-	crash(s)
-	again(s)
+	inject.Crash(s)
+	inject.Again(s)
 }
 
 func quarantined(t *testing.T, s *story.Story) int { t.Helper(); return len(aside(t, s)) }
@@ -247,14 +248,14 @@ func TestTheStateFolderIsLost(t *testing.T) {
 	p := s.Pod("reboot")
 	a := p.Go(story.Sleeper("a"))
 	shim, pid := a.ShimPid(), a.Pid()
-	crash(s)
-	signal(t, shim, syscall.SIGKILL)
-	signal(t, pid, syscall.SIGKILL)
+	inject.Crash(s)
+	inject.Signal(t, shim, syscall.SIGKILL)
+	inject.Signal(t, pid, syscall.SIGKILL)
 	if err := s.Home.LoseState(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the start", again(s), 5*time.Second)
-	if got := first(s); got["a"] != exited {
+	inject.Within(t, "the start", inject.Again(s), 5*time.Second)
+	if got := inject.States(s); got["a"] != exited {
 		t.Errorf("a container whose machine was lost is %s", got["a"])
 	}
 	s.Eventually("the pod is not ready", 10*time.Second, func() bool { return p.Status().GetState() == notReady })

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/story"
 	"github.com/crid-project/crid/store/lifecycle/trace"
 )
@@ -30,19 +31,19 @@ func TestEveryStepOfTheLawCanBeTakenAgain(t *testing.T) {
 	p.Make(story.Sleeper("made"))
 	oops := p.Go(story.Sleeper("oops"))
 	first := oops.Pid()
-	crash(s)
+	inject.Crash(s)
 	runs := []int{count(t, log)}
-	signal(t, first, 9)
-	again(s)
+	inject.Signal(t, first, 9)
+	inject.Again(s)
 	oops.Exited()
 	broken := s.Pod("broken")
 	victim := broken.Go(story.Sleeper("victim"))
-	signal(t, victim.ShimPid(), 9)
+	inject.Signal(t, victim.ShimPid(), 9)
 	victim.Exited()
 	steady.Stop(0)
-	crash(s)
+	inject.Crash(s)
 	runs = append(runs, count(t, log))
-	again(s)
+	inject.Again(s)
 	for _, id := range []string{p.ID, broken.ID} {
 		if err := s.StopPod(t.Context(), id); err != nil {
 			t.Error(err)

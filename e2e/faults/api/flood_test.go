@@ -182,7 +182,7 @@ func TestF95ClientsThatVanish(t *testing.T) {
 	}
 	threads := 0
 	for round := range watch.Times(3, 20) {
-		for _, err := range atOnce(10, func(int) error {
+		for _, err := range story.AtOnce(10, func(int) error {
 			for range watch.Times(3, 5) {
 				for _, p := range []string{"spdy", "websocket"} {
 					if err := end(p); err != nil {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -72,17 +71,6 @@ func dial(s *story.Story) *grpc.ClientConn {
 	}
 	s.T.Cleanup(func() { _ = conn.Close() })
 	return conn
-}
-
-// atOnce calls a function n times at once, and gives the errors.
-func atOnce(n int, fn func(int) error) []error {
-	errs := make([]error, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = fn(i) })
-	}
-	all.Wait()
-	return errs
 }
 
 // nothing fails the test if a pod or a container is there.

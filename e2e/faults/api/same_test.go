@@ -21,7 +21,7 @@ func TestF87ThirtyTwoStopsAreOneSignal(t *testing.T) {
 	watch.Others(s)
 	c := s.Pod("stops").Go(story.Shell("c", "trap 'echo signal' TERM; while :; do sleep 0.2; done"))
 	c.Sh("true")
-	for n, err := range atOnce(32, func(n int) error {
+	for n, err := range story.AtOnce(32, func(n int) error {
 		ctx := t.Context()
 		if n%4 == 3 {
 			short, cancel := context.WithTimeout(ctx, time.Duration(n)*time.Millisecond)

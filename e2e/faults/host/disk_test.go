@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/faults/watch"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
@@ -65,7 +66,7 @@ func TestF63F64F65TheRootCannotBeWritten(t *testing.T) {
 				t.Errorf("it ended with %d", st.GetExitCode())
 			}
 			w.End(t)
-			crash(s)
+			inject.Crash(s)
 			again(s)
 			w = watch.Others(s)
 			got := states(s)
@@ -89,7 +90,7 @@ func TestF63F64F65TheRootCannotBeWritten(t *testing.T) {
 				return err == nil && strings.Contains(string(text), `"code":7`)
 			})
 			p.Go(story.Sleeper("fourth")).Sh("true")
-			crash(s) // what it opened while another disk lay over its own
+			inject.Crash(s) // what it opened while another disk lay over its own
 			again(s)
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/faults/watch"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
@@ -224,7 +225,7 @@ func (strained) Env() []string {
 func TestF71ADaemonThatStandsStill(t *testing.T) {
 	t.Parallel()
 	s := story.Alone(t, harness.Crid{})
-	crash(s)
+	inject.Crash(s)
 	s.Daemon.Kind = strained{}
 	again(s)
 	p := s.Pod("still")
@@ -289,7 +290,7 @@ func (k otherTime) Prepare(h *harness.Home) (string, []string, error) {
 func TestF73ClocksOfAnotherTimeNamespace(t *testing.T) {
 	t.Parallel()
 	s := story.Alone(t, harness.Crid{})
-	crash(s)
+	inject.Crash(s)
 	s.Daemon.Kind = otherTime{}
 	if err := s.Daemon.Start(t.Context()); err != nil {
 		t.Skipf("no time namespaces here: %v", err)
@@ -307,7 +308,7 @@ func TestF73ClocksOfAnotherTimeNamespace(t *testing.T) {
 	if err := s.RemovePodFully(t.Context(), p.ID); err != nil {
 		t.Error(err)
 	}
-	crash(s)
+	inject.Crash(s)
 	s.Daemon.Kind = harness.Crid{}
 	again(s)
 }

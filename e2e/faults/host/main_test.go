@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/story"
 )
@@ -28,24 +29,10 @@ const (
 	notReady = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 )
 
-// crash ends the daemon without a word.
-func crash(s *story.Story) {
-	s.T.Helper()
-	if err := s.Kill(); err != nil {
-		s.T.Fatal(err)
-	}
-}
-
 // again starts it. It may take the five seconds that are promised, twice: tests share a small machine.
 func again(s *story.Story) {
 	s.T.Helper()
-	start := time.Now()
-	if err := s.Daemon.Start(s.T.Context()); err != nil {
-		s.T.Fatal(err)
-	}
-	if took := time.Since(start); took > 10*time.Second {
-		s.T.Errorf("%s until the daemon answers", took)
-	}
+	inject.Within(s.T, "the start of the daemon", inject.Again(s), 10*time.Second)
 }
 
 // states are all containers by name.
@@ -102,7 +89,7 @@ func reboot(s *story.Story, n int) {
 // powerOff ends, as the end of power does, every process that has to do with a home, and what the kernel had for it: mounts, links, cgroups.
 func powerOff(s *story.Story) {
 	s.T.Helper()
-	crash(s)
+	inject.Crash(s)
 	s.Eventually("all processes are gone", 20*time.Second, func() bool {
 		left := ours(s.Home)
 		for _, pid := range left {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crid-project/crid/e2e/faults/inject"
 	"github.com/crid-project/crid/e2e/faults/watch"
 	"github.com/crid-project/crid/e2e/harness"
 	"github.com/crid-project/crid/e2e/images/kit"
@@ -101,7 +102,7 @@ func TestF62DamagedRecordsWithCopies(t *testing.T) {
 				c := s.Pod(fmt.Sprintf("damaged-%d", n)).Go(story.Sleeper(fmt.Sprintf("c-%d", n)))
 				lives[what] = life{c, c.Pid()}
 			}
-			crash(s)
+			inject.Crash(s)
 			for what, l := range lives {
 				id := l.c.ID
 				if kind == "pods" {
@@ -123,7 +124,7 @@ func TestF62DamagedRecordsWithCopies(t *testing.T) {
 				t.Errorf("%d records are put aside, %d were damaged: %q", n, len(damages)-1, quarantined(s))
 			}
 			tidy(s)
-			crash(s)
+			inject.Crash(s)
 			again(s)
 		})
 	}
@@ -153,7 +154,7 @@ func TestF62DamagedRecords(t *testing.T) {
 				c := p.Go(story.Sleeper(fmt.Sprintf("c-%d", n)))
 				lives[what] = life{p, c, c.Pid()}
 			}
-			crash(s)
+			inject.Crash(s)
 			for what, l := range lives {
 				id := l.pod.ID
 				if kind == "containers" {
@@ -207,7 +208,7 @@ func TestF62DamagedRecords(t *testing.T) {
 				return err == nil && leases(s.Home)-start == len(pods)
 			})
 			tidy(s)
-			crash(s)
+			inject.Crash(s)
 			again(s)
 		})
 	}
@@ -229,7 +230,7 @@ func TestF62DamagedImageRecords(t *testing.T) {
 		for _, pattern := range []string{"images/records/*.json", "images/l/*.json", "images/durable.json", "containers/*/rootfs.json", "cni/results/*"} {
 			p := s.Pod("uses")
 			p.Go(story.Sleeper("c"))
-			crash(s)
+			inject.Crash(s)
 			paths := globs(filepath.Join(s.Home.Root(), pattern))
 			if len(paths) == 0 {
 				t.Logf("nothing like %s", pattern)
@@ -271,7 +272,7 @@ func TestF62TwoRecordsWithOneName(t *testing.T) {
 	p, q := s.Pod("one"), s.Pod("two")
 	a, b := p.Go(story.Sleeper("a")), p.Go(story.Sleeper("b"))
 	q.Go(story.Sleeper("c"))
-	crash(s)
+	inject.Crash(s)
 	rename := func(kind, from, to string) {
 		t.Helper()
 		name := func(id string, set any) any {
