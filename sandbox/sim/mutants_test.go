@@ -67,10 +67,6 @@ var mutants = []mutant{
 		{"container/adopt.go", "			return c.member(v, st.Pid), didRun\n", "			if p, err := c.Kernel.Identify(st.Pid); err == nil {\n				return asStore(p), didRun\n			}\n			return v.Init, didRun\n"}}, "I5|code"},
 	{"a start of this run is undone by the settling of the last", []edit{
 		{"container/adopt.go", "		if !c.wasInterrupted(id) {\n			return nil, nil\n		}\n", ""}}, "I3|killed|start|code"},
-	{"a start that was found to have come about is made again", []edit{
-		{"container/launch.go", "; err != nil || !began {", "; err != nil {"},
-		{"container/launch.go", "if began = v.State.Phase == lifecycle.Starting && v.State.Launching; began {", "if began = true; began {"},
-		{"container/containers.go", "	if v.State.Owes()&w == 0 {", "	if v == nil {"}}, "I3|code|truth|I1|I4|I9s|start|liveness|times|leak"},
 	{"nothing is fenced off", []edit{
 		{"container/reap.go", "	if err := os.Rename(c.Bundle(id), c.fenced(id)); err != nil", "	if err := os.ErrNotExist; err != nil"}}, "I1|I3|leak|liveness|truth"},
 	{"an end is shown as it is written, whatever the wall clock did", []edit{

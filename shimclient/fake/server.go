@@ -76,7 +76,7 @@ func (srv *server) adopt(t *task) {
 	t.proc.onEnd = func() {
 		srv.exits = append(srv.exits, t)
 		srv.reap()
-		if init.dying && !init.ended && !t.container.killExecs() {
+		if init.dying && !t.container.killExecs() && !init.ended { // the last one killed may have ended it already
 			init.finish()
 		}
 	}
