@@ -15,8 +15,9 @@ import (
 	"github.com/crid-project/crid/failpoint"
 )
 
-// ErrDelOwed is joined to the error of an Add whose own clean-up failed: the
-// caller still owes a [Networks.Del] with the record that it has.
+// ErrDelOwed is joined to the error of an Add that is not undone: its own clean-up
+// failed, or its time was up before it could begin. The caller still owes a
+// [Networks.Del] with the record that it has.
 var ErrDelOwed = errors.New("the failed attachment could not be undone yet")
 
 // Prepare freezes what an ADD for a will do: the network as configured now and
@@ -37,8 +38,11 @@ func (n *Networks) Prepare(a Attachment) (intent []byte, err error) {
 // now). A nil error means that every plugin of the network did its part and the
 // interface has an address; Result.Saved belongs into the pod's record before
 // anything else is done. On an error DEL has been called, with the same
-// configuration; if that failed too, the error is also [ErrDelOwed]. Not
-// idempotent: a second Add of one pod is refused by most plugins.
+// configuration; if that failed too, the error is also [ErrDelOwed]. So it is, and
+// no DEL was called, if the time for ADD or the caller's is up: what made ADD hang
+// (a lease's lock, an agent) is likely to do the same to DEL, and who asked for the
+// pod need not wait for that as well. Not idempotent: a second Add of one pod is
+// refused by most plugins.
 func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Result, err error) {
 	if intent == nil {
 		if intent, err = n.Prepare(a); err != nil {
@@ -65,6 +69,7 @@ func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Res
 
 	addCtx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
 	res, reached, err := n.add(addCtx, list, r)
+	late := addCtx.Err() != nil
 	cancel()
 	if err == nil {
 		r.Result = res
@@ -75,7 +80,9 @@ func (n *Networks) Add(ctx context.Context, a Attachment, intent []byte) (_ *Res
 		}
 	}
 	err = fmt.Errorf("attach pod to network %q: %w", list.Name, err)
-	// The caller's context may be over; what was begun is undone all the same.
+	if late {
+		return nil, fmt.Errorf("%w; %w", err, ErrDelOwed)
+	}
 	delCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Timeout)
 	defer cancel()
 	if undo := n.del(delCtx, list, r, reached); undo != nil {

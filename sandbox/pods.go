@@ -105,7 +105,9 @@ type Config struct {
 
 const (
 	makeDeadline  = 2 * time.Minute
-	rollback      = 15 * time.Second
+	rollback      = 15 * time.Second // how long a failure waits until all is given back
+	failBy        = 28 * time.Second // but not beyond that age of the whole: a failure is worth knowing soon
+	leastRollback = 2 * time.Second
 	netDeadline   = 5 * time.Minute // beyond cni.plugin_timeout, which ends an operation
 	shimDeadline  = 5 * time.Second
 	endDeadline   = 10 * time.Second

@@ -133,8 +133,10 @@ func nsSpec(w *plan.Pod) netns.Spec {
 	return s
 }
 
-// make makes the pod, or gives back what it made of it before it answers.
+// make makes the pod, or gives back what it made of it before it answers. What
+// takes too long to give back goes on after the answer, until it is done.
 func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) error {
+	start := time.Now()
 	var failed lifecycle.PodEvent = lifecycle.PodMakeFailed{}
 	err := p.furnish(ctx, id, w, h)
 	if err == nil {
@@ -159,7 +161,8 @@ func (p *Pods) make(ctx context.Context, id string, w *plan.Pod, h Handler) erro
 		return nil
 	}
 	if _, stepErr := p.step(id, failed); stepErr == nil {
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollback)
+		patience := max(leastRollback, min(rollback, failBy-time.Since(start)))
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		_, _ = p.Ledger.WaitPod(wait, id, func(v *store.Pod) bool { return v.State.Phase == lifecycle.PodGone })
 	}

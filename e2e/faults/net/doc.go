@@ -12,5 +12,5 @@
 //	F82   addresses run out                                        TestF82AddressesRunOut
 //	F83   the configuration comes late, is torn and rewritten      TestF83TheConfigurationComesAndChanges
 //	F84   a crash between ADD and its record                       TestF84ACrashBetweenAddAndItsRecord
-//	F85   leases locked or read-only                               TestF85LeasesThatCannotBeHad
+//	F85   leases locked or read-only                               TestF85LeasesThatCannotBeHad, TestF85AnswerInTimeWhileLeasesAreLocked
 package net

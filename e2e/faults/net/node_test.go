@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/crid-project/crid/e2e/faults/watch"
+	"github.com/crid-project/crid/e2e/harness"
+	"github.com/crid-project/crid/e2e/story"
 )
 
 // condition is NetworkReady as the kubelet is told it.
@@ -190,6 +193,50 @@ func TestF84ACrashBetweenAddAndItsRecord(t *testing.T) {
 	b.clean("crashes around ADD", before)
 }
 
+// lockLeases holds the lock of a home's leases until the function it gives is called, or the test ends.
+func lockLeases(s *story.Story) (release func()) {
+	s.T.Helper()
+	path := filepath.Join(s.Home.IPAM(), s.Home.Name, "lock")
+	lock := exec.Command("flock", path, "sleep", "200")
+	lock.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := lock.Start(); err != nil {
+		s.T.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { _ = unix.Kill(-lock.Process.Pid, unix.SIGKILL); _ = lock.Wait() })
+	s.T.Cleanup(release)
+	s.Eventually("the lock is held", 5*time.Second, func() bool { return exec.Command("flock", "-n", path, "true").Run() != nil })
+	return release
+}
+
+// With the settings that crid has by itself, the answer comes within 30 s, which leaves a kubelet time to read it. What it could not undo by then,
+// for the lock is still held, is undone when it can be.
+func TestF85AnswerInTimeWhileLeasesAreLocked(t *testing.T) {
+	t.Parallel()
+	s := story.Alone(t, harness.Crid{})
+	before := s.Census(t.Context())
+	release := lockLeases(s)
+	start := time.Now()
+	_, err := s.RunPod(t.Context(), s.Home.Pod("locked"), "")
+	took := time.Since(start)
+	s.WantCode("a pod while leases are locked", err, codes.Unavailable)
+	t.Logf("answer after %s: %v", took, err)
+	if took > 30*time.Second {
+		t.Errorf("%s until the answer", took)
+	}
+	time.Sleep(3 * time.Second) // DEL is at work, and waits for the lock as well
+	release()
+	for _, leak := range s.Settle(t.Context(), before, 40*time.Second) {
+		t.Error(leak)
+	}
+	id, err := s.RunPod(t.Context(), s.Home.Pod("locked"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemovePodFully(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+}
+
 // The lease folder cannot be written, or somebody holds its lock: an error in time, nothing left, and all is well afterwards.
 func TestF85LeasesThatCannotBeHad(t *testing.T) {
 	t.Parallel()
@@ -197,17 +244,7 @@ func TestF85LeasesThatCannotBeHad(t *testing.T) {
 	watch.Others(b.Story)
 	before := b.Census(t.Context())
 
-	dir := filepath.Join(b.Home.IPAM(), b.Home.Name)
-	lock := exec.Command("flock", filepath.Join(dir, "lock"), "sleep", "100")
-	lock.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	if err := lock.Start(); err != nil {
-		t.Fatal(err)
-	}
-	release := sync.OnceFunc(func() { _ = unix.Kill(-lock.Process.Pid, unix.SIGKILL); _ = lock.Wait() })
-	t.Cleanup(release)
-	b.Eventually("the lock is held", 5*time.Second, func() bool {
-		return exec.Command("flock", "-n", filepath.Join(dir, "lock"), "true").Run() != nil
-	})
+	release := lockLeases(b.Story)
 	words := b.refused("the lock is held", "locked")
 	t.Logf("while the lock is held: %s", words)
 	release()
