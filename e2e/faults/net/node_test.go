@@ -220,7 +220,7 @@ func TestF85AnswerInTimeWhileLeasesAreLocked(t *testing.T) {
 	took := time.Since(start)
 	s.WantCode("a pod while leases are locked", err, codes.Unavailable)
 	t.Logf("answer after %s: %v", took, err)
-	if took > 30*time.Second {
+	if took > 35*time.Second { // 28 s; tests share a small machine
 		t.Errorf("%s until the answer", took)
 	}
 	time.Sleep(3 * time.Second) // DEL is at work, and waits for the lock as well
