@@ -69,6 +69,7 @@ type Containers struct {
 	// left are execs that nobody waits for any more, by container, until they are
 	// seen to: the last run left them, or their shim did not answer.
 	left     map[string][]string
+	starts   *gate // of execs
 	settling singleflight.Group
 }
 
@@ -86,7 +87,7 @@ func New(cfg Config) *Containers {
 	if cfg.Follow == nil {
 		cfg.Follow = func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error) { return log.Follow(stream, pipe) }
 	}
-	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}, left: map[string][]string{}}
+	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}, left: map[string][]string{}, starts: newGate()}
 	c.desk = upkeep.Desk{Kind: "container", Log: cfg.Log, Do: c.do, Owes: func(id string) lifecycle.Work {
 		v, err := c.Ledger.Container(id)
 		if err != nil || v.ID != id {

@@ -114,6 +114,13 @@ func (x *execution) run(ctx context.Context, proc *oci.Process) (int, error) {
 // and leave a process that nobody knows. The caller stops waiting when its own time is up, and the shim finishes in peace.
 // made tells whether the shim may know the exec.
 func (x *execution) start(ctx context.Context, proc *oci.Process) (made bool, err error) {
+	if x.req.Enter != nil {
+		leave, err := x.req.Enter(ctx)
+		if err != nil {
+			return false, fmt.Errorf("wait for execs of others to start: %w", err)
+		}
+		defer leave()
+	}
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()

@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"context"
 	"io"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ type ExecRequest struct {
 	Resize <-chan Size
 	// Timeout ends the process with SIGKILL; zero means none. It counts from the call.
 	Timeout time.Duration
+	// Enter is asked before the shim runs the OCI runtime, and what it answers is called when that has returned; an error ends
+	// the exec. nil: nobody is asked.
+	Enter func(ctx context.Context) (leave func(), err error)
 	// Left is told, at most once and perhaps long after the return, of an exec that could not be ended because its shim did
 	// not answer: its directory stays, and it is to be given to [EndLeft] later. nil: it goes with its container.
 	Left func(execID string)
