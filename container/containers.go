@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/crid-project/crid/container/gate"
 	"github.com/crid-project/crid/container/logs"
 	"github.com/crid-project/crid/store"
 	"github.com/crid-project/crid/store/lifecycle"
@@ -69,7 +70,7 @@ type Containers struct {
 	// left are execs that nobody waits for any more, by container, until they are
 	// seen to: the last run left them, or their shim did not answer.
 	left     map[string][]string
-	starts   *gate // of execs
+	starts   *gate.Gate // of execs
 	settling singleflight.Group
 }
 
@@ -87,7 +88,7 @@ func New(cfg Config) *Containers {
 	if cfg.Follow == nil {
 		cfg.Follow = func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error) { return log.Follow(stream, pipe) }
 	}
-	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}, left: map[string][]string{}, starts: newGate()}
+	c := &Containers{Config: cfg, running: map[string]*grip{}, streams: map[string]*streams{}, interrupted: map[string]bool{}, left: map[string][]string{}, starts: gate.New()}
 	c.desk = upkeep.Desk{Kind: "container", Log: cfg.Log, Do: c.do, Owes: func(id string) lifecycle.Work {
 		v, err := c.Ledger.Container(id)
 		if err != nil || v.ID != id {

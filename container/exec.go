@@ -29,7 +29,7 @@ func (c *Containers) Exec(ctx context.Context, id string, r stdio.ExecRequest) (
 		return 0, err
 	}
 	proc := plan.ExecProcess(spec, r.Cmd, r.TTY)
-	r.Enter = func(ctx context.Context) (func(), error) { return c.starts.enter(ctx, v.PodID) }
+	r.Enter = func(ctx context.Context) (func(), error) { return c.starts.Enter(ctx, v.PodID) }
 	r.Left = func(execID string) { c.leftExec(v.ID, execID) }
 	code, err := stdio.Exec(ctx, shim, v.ID, proc, c.execs(v.ID), r)
 	if err != nil {

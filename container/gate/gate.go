@@ -1,4 +1,4 @@
-package container
+package gate
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// gate bounds how many execs are started at once. Each start is an OCI runtime's
+// Gate bounds how many execs are started at once. Each start is an OCI runtime's
 // process of some ten MiB that wants a processor; a hundred at once are no
 // faster than a few after each other, and can be more than the memory that an
 // operator has set aside for crid.
-type gate struct {
+type Gate struct {
 	all, each int // at once in all, and of one pod
 
 	mu      sync.Mutex
@@ -30,14 +30,17 @@ type waiter struct {
 // execs hang must not keep those of others out.
 const overdue = time.Second
 
-func newGate() *gate {
+// New answers a gate for this machine: two starts for each processor, at least
+// six, and at most two thirds of them of one pod.
+func New() *Gate {
 	all := min(max(6, 2*runtime.NumCPU()), 64)
-	return &gate{all: all, each: all * 2 / 3, of: map[string]int{}}
+	return &Gate{all: all, each: all * 2 / 3, of: map[string]int{}}
 }
 
-// enter waits for its turn. leave is to be called when the start has returned,
-// and may be called again.
-func (g *gate) enter(ctx context.Context, pod string) (leave func(), err error) {
+// Enter waits for its turn, in the order of the calls except for pods that have
+// their share; it fails only if ctx ends first. leave is to be called when the
+// start has returned, and may be called again.
+func (g *Gate) Enter(ctx context.Context, pod string) (leave func(), err error) {
 	w := &waiter{pod, make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, w)
@@ -56,7 +59,7 @@ func (g *gate) enter(ctx context.Context, pod string) (leave func(), err error) 
 }
 
 // admit lets in whoever there is room for. With the lock held.
-func (g *gate) admit() {
+func (g *Gate) admit() {
 	for i := 0; i < len(g.waiting) && g.inside < g.all; {
 		w := g.waiting[i]
 		if g.of[w.pod] >= g.each {
@@ -71,7 +74,7 @@ func (g *gate) admit() {
 }
 
 // withdraw takes back who waits; false: it was let in meanwhile.
-func (g *gate) withdraw(w *waiter) bool {
+func (g *Gate) withdraw(w *waiter) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i := slices.Index(g.waiting, w)
@@ -82,7 +85,7 @@ func (g *gate) withdraw(w *waiter) bool {
 	return true
 }
 
-func (g *gate) left(pod string) {
+func (g *Gate) left(pod string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inside--

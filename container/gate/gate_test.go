@@ -1,4 +1,4 @@
-package container
+package gate
 
 import (
 	"context"
@@ -12,13 +12,13 @@ import (
 // A hundred execs at once were a hundred processes of the OCI runtime at once, and crid was killed for memory.
 func TestAHundredExecsAreStartedAFewAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{all: 8, each: 4, of: map[string]int{}}
+		g := &Gate{all: 8, each: 4, of: map[string]int{}}
 		var mu sync.Mutex
 		most, now, done := 0, 0, 0
 		var wg sync.WaitGroup
 		for i := range 100 {
 			wg.Go(func() {
-				leave, err := g.enter(t.Context(), fmt.Sprint(i%10))
+				leave, err := g.Enter(t.Context(), fmt.Sprint(i%10))
 				if err != nil {
 					t.Error(err)
 					return
@@ -46,12 +46,12 @@ func TestAHundredExecsAreStartedAFewAtATime(t *testing.T) {
 // One pod's shim hangs, and every exec of it; those of others must not wait for them.
 func TestAPodWhoseExecsHangKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{all: 8, each: 4, of: map[string]int{}}
+		g := &Gate{all: 8, each: 4, of: map[string]int{}}
 		hung, free := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				if leave, err := g.enter(hung, "hung"); err == nil {
+				if leave, err := g.Enter(hung, "hung"); err == nil {
 					<-hung.Done()
 					leave()
 				}
@@ -60,7 +60,7 @@ func TestAPodWhoseExecsHangKeepsNobodyOut(t *testing.T) {
 		synctest.Wait()
 		for range 20 {
 			began := time.Now()
-			leave, err := g.enter(t.Context(), "other")
+			leave, err := g.Enter(t.Context(), "other")
 			if err != nil || time.Since(began) > 0 {
 				t.Errorf("an exec of another pod waited %v: %v", time.Since(began), err)
 			}
@@ -68,7 +68,7 @@ func TestAPodWhoseExecsHangKeepsNobodyOut(t *testing.T) {
 		}
 		// Of its own pod it waits its turn: four each second.
 		began := time.Now()
-		leave, err := g.enter(t.Context(), "hung")
+		leave, err := g.Enter(t.Context(), "hung")
 		if took := time.Since(began); err != nil || took < 10*time.Second || took > 13*time.Second {
 			t.Errorf("one more of the same pod waited %v: %v", took, err)
 		}
@@ -84,15 +84,15 @@ func TestAPodWhoseExecsHangKeepsNobodyOut(t *testing.T) {
 // A caller who gives up while it waits is forgotten.
 func TestWhoGivesUpWaitingTakesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{all: 1, each: 1, of: map[string]int{}}
-		leave, _ := g.enter(t.Context(), "a")
+		g := &Gate{all: 1, each: 1, of: map[string]int{}}
+		leave, _ := g.Enter(t.Context(), "a")
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := g.enter(ctx, "a"); err == nil || len(g.waiting) != 0 {
+		if _, err := g.Enter(ctx, "a"); err == nil || len(g.waiting) != 0 {
 			t.Errorf("got %v, %d wait", err, len(g.waiting))
 		}
 		leave()
-		if leave, err := g.enter(t.Context(), "a"); err != nil {
+		if leave, err := g.Enter(t.Context(), "a"); err != nil {
 			t.Error(err)
 		} else {
 			leave()
