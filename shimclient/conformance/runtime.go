@@ -135,6 +135,8 @@ func jammed(t *testing.T, w World) {
 	}
 	dead(t, w, late)
 
+	must(t, "exec", s.Exec(t.Context(), execOf("side", "e1", "stubborn")))
+
 	// From the end of the container on, nobody's end is seen: the zombie.
 	p, err := w.Identify(pids["app"])
 	must(t, "identify", err)
@@ -148,6 +150,9 @@ func jammed(t *testing.T, w World) {
 	dead(t, w, pids["side"])
 	time.Sleep(300 * time.Millisecond)
 	wantState(t, s, "side", shimclient.State{Pid: pids["side"], Status: shimclient.StatusRunning})
+	if _, err := s.StartExec(t.Context(), "side", "e1"); err == nil || errors.Is(err, shimclient.ErrUnreachable) {
+		t.Errorf("start an exec in a dead container that is said to run: %v", err)
+	}
 	if _, err := s.Wait(short(), "side"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("wait for the sibling: %v", err)
 	}

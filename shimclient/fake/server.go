@@ -214,6 +214,9 @@ func (srv *server) start(t *task) (int, error) {
 		if t.container.status != shimclient.StatusRunning {
 			return 0, fmt.Errorf("container %s init process is not running: %w", t.container.name, errdefs.ErrFailedPrecondition)
 		}
+		if init := t.container.proc; init.ended || init.dying { // the runtime looks itself
+			return 0, fmt.Errorf("cannot exec in a stopped container: %w", errdefs.ErrUnknown)
+		}
 		if t.container.proc.frozen {
 			return 0, fmt.Errorf("cannot exec in a paused container: %w", errdefs.ErrUnknown)
 		}
