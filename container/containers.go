@@ -30,6 +30,8 @@ type Config struct {
 	Follow func(log *logs.Log, stream logs.Stream, pipe string) (Tail, error)
 	// Holder keeps output readable while crid is away; nil: nobody does.
 	Holder Holder
+	// Buffers keep what is on its way to the logs if crid is killed; nil: nobody does.
+	Buffers *logs.Buffers
 	// StateDir holds the bundles, RootDir what must not lie in memory.
 	StateDir, RootDir string
 	// CgroupDriver is "cgroupfs" or "systemd".

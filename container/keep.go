@@ -21,19 +21,20 @@ type Holder interface {
 	Keep(map[string][]string)
 }
 
-// KeepOutput says what of an earlier run may still be in pipes. Called once, before
-// Adopt, and before holders of another version end.
+// KeepOutput says what of an earlier run may still be in pipes, or on its way from
+// there to a log. Called once, before Adopt, and before holders of another version
+// end.
 func (c *Containers) KeepOutput() {
-	if c.Holder == nil {
-		return
-	}
 	want := map[string][]string{}
 	for _, v := range c.Ledger.Containers() {
 		if v.State.Alive() || v.State.Dirty {
 			want[v.ID] = (&streams{dir: c.ioDir(v.ID), tty: v.TTY}).outputs()
 		}
 	}
-	c.Holder.Keep(want)
+	if c.Holder != nil {
+		c.Holder.Keep(want)
+	}
+	c.Buffers.Keep(func(id string) bool { return want[id] != nil })
 }
 
 // holdOutput comes before anybody writes. A container runs without as well.
@@ -52,6 +53,7 @@ func (c *Containers) dropOutput(id string) {
 	if c.Holder != nil {
 		c.Holder.Drop(id)
 	}
+	c.Buffers.Drop(id)
 }
 
 func (s *streams) outputs() []string {

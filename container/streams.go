@@ -113,7 +113,7 @@ func (c *Containers) newStreams(v *store.Container) (*streams, error) {
 	if err := failpoint.At("c5"); err != nil {
 		return nil, err
 	}
-	log, err := logs.Open(v.LogPath, logs.Options{MaxLine: c.MaxLogLine, TTY: v.TTY})
+	log, err := logs.Open(v.LogPath, logs.Options{MaxLine: c.MaxLogLine, TTY: v.TTY, Buffers: c.Buffers, Owner: v.ID})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

@@ -54,6 +54,7 @@ type node struct {
 	ledger     *store.Ledger
 	host       *shimclient.Host
 	holder     *outputs.Holder // nil: none (a reset)
+	buffers    *logs.Buffers   // nil: none (a reset, or no tmpfs)
 	networks   *cni.Networks
 	images     *image.Store
 	containers *container.Containers
@@ -106,6 +107,9 @@ func newNode(d Daemon) (*node, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	n.holder = outputs.Open(context.Background(), c.State, d.Log)
+	if n.buffers, err = logs.OpenBuffers(filepath.Join(c.State, "output"), int(c.Limits.MaxLogLineSize), d.Log); err != nil {
+		d.Log.Warn("what crid has read of containers' output and not written yet is lost if it is killed", "err", err)
+	}
 	n.makeHands(kernel)
 	n.containers.KeepOutput()
 	if n.streams, err = streaming.New(streaming.Config{Address: c.Streaming.Address, IdleTimeout: c.Streaming.IdleTimeout.Std(), Log: d.Log}, streamRuntime{n}); err != nil {
@@ -125,7 +129,7 @@ func (n *node) makeHands(kernel container.Kernel) {
 		Observe: n.metrics.Network, ShimDied: n.metrics.ShimDied})
 	n.containers = container.New(container.Config{Ledger: n.ledger, Shims: n.pods, Handlers: n.handlers, Images: n.images, Users: user.Resolve,
 		Kernel: kernel, StateDir: c.State, RootDir: c.Root, CgroupDriver: n.driver, CgroupParent: c.CgroupParent,
-		MaxLogLine: int(c.Limits.MaxLogLineSize), Log: n.log})
+		MaxLogLine: int(c.Limits.MaxLogLineSize), Buffers: n.buffers, Log: n.log})
 	if n.holder != nil {
 		n.containers.Holder = n.holder
 	}

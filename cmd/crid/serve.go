@@ -109,6 +109,7 @@ func (n *node) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	n.containers.Close(ctx)
+	n.buffers.Close()
 	n.holder.Close()
 	n.pods.Close(ctx)
 	n.flush(ctx)

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bytes"
+	"sync"
 	"time"
 )
 
@@ -21,13 +22,11 @@ const DefaultMaxLine = 16 << 10
 // batchSize is how much is gathered for one write.
 const batchSize = 128 << 10
 
-// splitter turns a stream of bytes into entries. It keeps the beginning of a
-// line whose end has not come, at most max bytes.
+// splitter turns a stream of bytes into entries.
 type splitter struct {
 	stream  Stream
 	max     int
 	stripCR bool // of the line ends that a terminal makes
-	pending []byte
 }
 
 // batch is entries on their way to the file.
@@ -35,24 +34,26 @@ type batch struct {
 	out     []byte
 	entries int
 	parts   int
+	rest    bool   // all that there is, with no line end
 	prefix  []byte // "TIME STREAM "
 }
+
+var batches = sync.Pool{New: func() any { return &batch{} }}
 
 // begin starts a batch of entries of one moment: reading the clock for every
 // line would cost more than writing it.
 func (b *batch) begin(stream Stream, now time.Time) {
-	b.out, b.entries, b.parts = b.out[:0], 0, 0
+	b.out, b.entries, b.parts, b.rest = b.out[:0], 0, 0, false
 	b.prefix = now.UTC().AppendFormat(b.prefix[:0], time.RFC3339Nano)
 	b.prefix = append(b.prefix, ' ')
 	b.prefix = append(b.prefix, stream...)
 	b.prefix = append(b.prefix, ' ')
 }
 
-func (b *batch) entry(tag byte, head, tail []byte) {
+func (b *batch) entry(tag byte, text []byte) {
 	b.out = append(b.out, b.prefix...)
 	b.out = append(b.out, tag, ' ')
-	b.out = append(b.out, head...)
-	b.out = append(b.out, tail...)
+	b.out = append(b.out, text...)
 	b.out = append(b.out, '\n')
 	b.entries++
 	if tag == 'P' {
@@ -60,59 +61,50 @@ func (b *batch) entry(tag byte, head, tail []byte) {
 	}
 }
 
-// split adds the entries of data to b and calls flush when there are enough for
-// a write.
-func (s *splitter) split(b *batch, data []byte, flush func()) {
-	for len(data) > 0 {
-		line := data
-		end := bytes.IndexByte(data, '\n')
-		if end >= 0 {
-			line, data = data[:end], data[end+1:]
-		} else {
-			data = nil
-		}
-		// Exactly max bytes are held back: they may yet be the end of the line.
-		for len(s.pending)+len(line) > s.max {
-			room := s.max - len(s.pending)
-			b.entry('P', s.pending, line[:room])
-			s.pending, line = s.pending[:0], line[room:]
-			if len(b.out) >= batchSize {
-				flush()
-			}
-		}
-		if end < 0 {
-			s.pending = append(s.pending, line...)
-			return
-		}
-		s.end(b, line)
-		if len(b.out) >= batchSize {
-			flush()
-		}
-	}
-}
+func (b *batch) full() bool { return len(b.out) >= batchSize }
 
-func (s *splitter) end(b *batch, line []byte) {
-	head := s.pending
-	if s.stripCR {
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		} else if m := len(head); n == 0 && m > 0 && head[m-1] == '\r' {
-			head = head[:m-1]
+// split adds the entries of data to b, until it is full, and answers how much of
+// data is in them. The rest is, if b is not full, the beginning of a line whose
+// end has not come, at most max bytes. Of such a beginning, which comes again
+// with more, clean bytes are known to have no line end in them.
+//
+// The same data gives the same entries, whoever splits it: what is done after a
+// kill rests on that.
+func (s *splitter) split(b *batch, data []byte, clean int) (n int) {
+	for n < len(data) && !b.full() {
+		stop := len(data)
+		end := bytes.IndexByte(data[n+clean:], '\n')
+		if end >= 0 {
+			stop = n + clean + end
 		}
+		clean = 0
+		// Exactly max bytes are held back: they may yet be the end of the line.
+		for ; stop-n > s.max; n += s.max {
+			if b.full() {
+				return n
+			}
+			b.entry('P', data[n:n+s.max])
+		}
+		if end < 0 || b.full() {
+			return n
+		}
+		line := data[n:stop]
+		if s.stripCR {
+			line = bytes.TrimSuffix(line, []byte{'\r'})
+		}
+		b.entry('F', line)
+		n = stop + 1
 	}
-	b.entry('F', head, line)
-	if cap(s.pending) > 1024 {
-		s.pending = nil // do not keep a long line's memory while idle
-	} else {
-		s.pending = s.pending[:0]
-	}
+	return n
 }
 
 // rest adds what has no line end as a part: the next reader of the stream, or
 // nobody, ends the line.
-func (s *splitter) rest(b *batch) {
-	if len(s.pending) > 0 {
-		b.entry('P', s.pending, nil)
-	}
-	s.pending = nil
+func (s *splitter) rest(b *batch, text []byte) {
+	b.entry('P', text)
+	b.rest = true
+}
+
+func (l *Log) splitter(s Stream) splitter {
+	return splitter{stream: s, max: l.opts.MaxLine, stripCR: l.opts.TTY}
 }

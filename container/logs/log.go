@@ -25,20 +25,28 @@ type Options struct {
 	// Patience is how long an attached client may hold up the container before
 	// it is cut off; 0: 5 s.
 	Patience time.Duration
+	// Buffers keep what is on its way to the file if the process is killed; nil:
+	// that is lost. Owner is whose it is there, a name of at most 128 bytes that
+	// nobody else ever has; with an empty one nothing is kept.
+	Buffers *Buffers
+	Owner   string
 }
 
 // Log is one container's log. All methods can be called at once.
 type Log struct {
 	path     string
 	opts     Options
+	sizes    sizes
 	counters counters
 
 	// writing is a lock that can be waited for with a deadline: a write to a
 	// hung disk must not hang Reopen and Close with it.
 	writing chan struct{}
 	file    *os.File // nil: output is discarded
-	missing int      // entries dropped since the last success
-	lost    int      // their bytes
+	fd      int      // its descriptor
+	st      unix.Stat_t
+	missing int // entries dropped since the last success
+	lost    int // their bytes
 	reason  error
 	torn    bool // the file ends in the middle of an entry
 
@@ -47,6 +55,8 @@ type Log struct {
 	followed bool
 	closed   bool
 	clients  map[*Subscription]struct{}
+	// recovered are the beginnings of lines that an earlier process had read.
+	recovered map[Stream]*buffer
 }
 
 // patience of Reopen and Close with a write that is under way.
@@ -56,6 +66,10 @@ const writePatience = 10 * time.Second
 // missing, and appends to it. Only a regular file will do; a symlink, a fifo or
 // a directory in its place is [errdefs.ErrFailedPrecondition]. With an empty
 // path there is no file: output is seen by attached clients or by nobody.
+//
+// What an earlier process of the same owner had read and not written when it was
+// killed is in the file before Open returns, but for beginnings of lines: these
+// come once their streams are followed.
 func Open(path string, opts Options) (*Log, error) {
 	if opts.MaxLine <= 0 {
 		opts.MaxLine = DefaultMaxLine
@@ -64,46 +78,48 @@ func Open(path string, opts Options) (*Log, error) {
 		opts.Patience = 5 * time.Second
 	}
 	l := &Log{
-		path: path, opts: opts, writing: make(chan struct{}, 1),
-		tails: map[*Tail]struct{}{}, clients: map[*Subscription]struct{}{},
+		path: path, opts: opts, sizes: sizesFor(opts.MaxLine), writing: make(chan struct{}, 1),
+		tails: map[*Tail]struct{}{}, clients: map[*Subscription]struct{}{}, recovered: map[Stream]*buffer{},
 	}
 	if path == "" {
 		return l, nil
 	}
-	var err error
-	if l.file, err = openFile(path); err != nil {
+	f, fd, err := openFile(path)
+	if err != nil {
 		return nil, fmt.Errorf("open container log: %w", err)
 	}
-	l.torn = endsTorn(l.file)
+	l.file, l.fd, l.torn = f, fd, endsTorn(f)
+	l.recover()
 	return l, nil
 }
 
-// openFile opens for appending what is, or is to become, a regular file.
-func openFile(path string) (*os.File, error) {
+// openFile opens for appending what is, or is to become, a regular file. The
+// descriptor is the file's.
+func openFile(path string) (*os.File, int, error) {
 	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("path %q is not absolute: %w", path, errdefs.ErrInvalidArgument)
+		return nil, 0, fmt.Errorf("path %q is not absolute: %w", path, errdefs.ErrInvalidArgument)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	// O_NONBLOCK: a fifo in its place must be refused, not waited for.
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
-		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
+		return nil, 0, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
 	case err != nil:
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, 0, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+		return nil, 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
-		return nil, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
+		return nil, 0, fmt.Errorf("%s is not a regular file: %w", path, errdefs.ErrFailedPrecondition)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return os.NewFile(uintptr(fd), path), fd, nil
 }
 
 // endsTorn is true if the file ends in the middle of an entry: a crash on a
@@ -147,7 +163,7 @@ func (l *Log) Reopen() error {
 	if l.path == "" {
 		return nil
 	}
-	next, err := openFile(l.path)
+	next, fd, err := openFile(l.path)
 	if err != nil {
 		return fmt.Errorf("reopen container log: %w", err)
 	}
@@ -161,7 +177,7 @@ func (l *Log) Reopen() error {
 		next.Close()
 		return fmt.Errorf("reopen container log: it is closed: %w", errdefs.ErrFailedPrecondition)
 	}
-	l.file, l.torn = next, endsTorn(next)
+	l.file, l.fd, l.torn = next, fd, endsTorn(next)
 	l.unlock()
 	_ = old.Close() // nothing is buffered: what was written was checked then
 	return nil
@@ -190,6 +206,12 @@ func (l *Log) Close() error {
 	file := l.file
 	l.file = nil
 	l.unlock()
+	l.mu.Lock()
+	for _, b := range l.recovered {
+		l.opts.Buffers.giveBack(b)
+	}
+	clear(l.recovered)
+	l.mu.Unlock()
 	if file != nil {
 		_ = file.Close()
 	}
@@ -199,34 +221,77 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// write writes a batch of whole entries. An error is not returned: there is
-// nobody to whom it would be of use. It is counted, and told in the log.
-func (l *Log) write(b *batch) {
-	if b.entries == 0 {
+// put writes the entries of what a buffer holds, of which the first clean bytes
+// are known to have no line end in them.
+func (l *Log) put(s *splitter, b *buffer, o *batch, clean int) {
+	for {
+		pos, end := b.held()
+		o.begin(s.stream, time.Unix(0, b.when))
+		n := s.split(o, b.data[pos:end], clean)
+		l.append(o, b, pos+n)
+		if !o.full() {
+			return
+		}
+		clean = 0
+	}
+}
+
+// putRest writes what there is of a line, as a part.
+func (l *Log) putRest(s *splitter, b *buffer, o *batch) {
+	text := b.text()
+	if len(text) == 0 {
+		return
+	}
+	b.when = time.Now().UnixNano()
+	o.begin(s.stream, time.Unix(0, b.when))
+	s.rest(o, text)
+	_, end := b.held()
+	l.append(o, b, end)
+}
+
+// append writes a batch of whole entries, which are those of a buffer's data up
+// to next. An error is not returned: there is nobody to whom it would be of use.
+// It is counted, and told in the log.
+func (l *Log) append(o *batch, b *buffer, next int) {
+	if o.entries == 0 {
 		return
 	}
 	l.writing <- struct{}{}
 	defer l.unlock()
+	if b != nil {
+		defer b.wrote(next)
+	}
 	if l.file == nil {
 		return
 	}
 	if l.missing > 0 || l.torn {
-		if !l.mark(b.prefix) {
-			l.drop(b.entries, len(b.out), l.reason)
+		if !l.mark(o.prefix) {
+			l.drop(o.entries, len(o.out), l.reason)
 			return
 		}
 	}
-	n, err := l.file.Write(b.out)
+	if b != nil && b.mem != nil && unix.Fstat(l.fd, &l.st) == nil {
+		b.beginWrite(l.st.Dev, l.st.Ino, l.st.Size, o.rest)
+	}
+	l.finish(l.file, o, 0)
+}
+
+// finish writes what comes in a batch after the first n bytes.
+func (l *Log) finish(f *os.File, o *batch, n int) {
+	was := bytes.Count(o.out[:n], []byte{'\n'}) // as entries hold none, these were written before
+	more, err := f.Write(o.out[n:])
 	if err == nil {
-		l.wrote(b.entries, b.parts, n)
+		l.wrote(o.entries-was, o.parts, more)
 		return
 	}
-	// Entries hold no line ends, so those that made it can be counted.
-	whole := bytes.LastIndexByte(b.out[:n], '\n') + 1
-	made := bytes.Count(b.out[:whole], []byte{'\n'})
-	l.wrote(made, 0, whole)
-	l.takeBack(n - whole)
-	l.drop(b.entries-made, len(b.out)-whole, err)
+	n += more
+	whole := bytes.LastIndexByte(o.out[:n], '\n') + 1
+	made := bytes.Count(o.out[:whole], []byte{'\n'})
+	l.wrote(made-was, 0, more-(n-whole))
+	if f == l.file {
+		l.takeBack(n - whole)
+	}
+	l.drop(o.entries-made, len(o.out)-whole, err)
 }
 
 // mark tells in the log itself that entries are missing here.

@@ -144,15 +144,13 @@ func TestFormat(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "pod", "c", "0.log")
 			l := open(t, path, c.opts)
 			s := splitter{stream: Stderr, max: l.opts.MaxLine, stripCR: c.opts.TTY}
-			b := &batch{}
+			b := l.take(&s, 100)
 			for _, data := range c.writes {
-				b.begin(Stderr, time.Now())
-				s.split(b, []byte(data), func() {})
-				l.write(b)
+				clean := len(b.text())
+				b.endRead(copy(b.beginRead(len(data)), data))
+				l.put(&s, b, &batch{}, clean)
 			}
-			b.begin(Stderr, time.Now())
-			s.rest(b)
-			l.write(b)
+			l.putRest(&s, b, &batch{})
 			var got []string
 			for _, e := range entries(t, path) {
 				if e.stream != "stderr" {
@@ -318,8 +316,8 @@ func TestOnlyRegularFiles(t *testing.T) {
 		// The old file goes on.
 		b := &batch{}
 		b.begin(Stdout, time.Now())
-		b.entry('F', []byte("x"), nil)
-		l.write(b)
+		b.entry('F', []byte("x"))
+		l.append(b, nil, 0)
 		if l.Counters().Entries != 1 {
 			t.Errorf("after a refused reopen of a %s the log is dead", name)
 		}
@@ -452,9 +450,9 @@ func TestAFileThatEndsInTheMiddleOfAnEntry(t *testing.T) {
 	l := open(t, path, Options{})
 	b := &batch{}
 	b.begin(Stdout, time.Now())
-	b.entry('F', []byte("whole"), nil)
-	l.write(b)
-	l.write(b)
+	b.entry('F', []byte("whole"))
+	l.append(b, nil, 0)
+	l.append(b, nil, 0)
 	if got := fmt.Sprint(texts(entries(t, path))); got != "[half an ent whole whole]" {
 		t.Error(got)
 	}
@@ -539,16 +537,23 @@ func FuzzSplit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, limit, step int, tty bool) {
 		limit, step = 1+abs(limit)%64, 1+abs(step)%64
 		s := splitter{stream: Stdout, max: limit, stripCR: tty}
-		var back, out []byte
+		var back, out, held []byte
 		b := &batch{}
 		for i := 0; i < len(data); i += step {
 			b.begin(Stdout, time.Unix(0, 0))
-			s.split(b, data[i:min(i+step, len(data))], func() {})
+			clean := len(held)
+			held = append(held, data[i:min(i+step, len(data))]...)
+			held = held[s.split(b, held, clean):]
+			out = append(out, b.out...)
+			if len(held) > limit {
+				t.Fatalf("%d bytes are held back", len(held))
+			}
+		}
+		if len(held) > 0 {
+			b.begin(Stdout, time.Unix(0, 0))
+			s.rest(b, held)
 			out = append(out, b.out...)
 		}
-		b.begin(Stdout, time.Unix(0, 0))
-		s.rest(b)
-		out = append(out, b.out...)
 		for line := range bytes.Lines(out) {
 			fields := bytes.SplitN(bytes.TrimSuffix(line, []byte("\n")), []byte(" "), 4)
 			if len(fields) != 4 || len(fields[3]) > limit {

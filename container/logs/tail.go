@@ -9,45 +9,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
-
-// A stream that says little is read into little. One that fills its buffer is
-// read with a fifo's capacity, so that one read empties it.
-const (
-	smallRead = 4 << 10
-	largeRead = 64 << 10
-)
-
-// chunk is the memory that a stream needs while it has something to say.
-type chunk struct {
-	in []byte
-	batch
-}
-
-var small, large = pool(smallRead), pool(largeRead)
-
-func pool(size int) *sync.Pool {
-	return &sync.Pool{New: func() any { return &chunk{in: make([]byte, size)} }}
-}
-
-func (t *Tail) take() *chunk {
-	p := small
-	if t.busy {
-		p = large
-	}
-	return p.Get().(*chunk) //nolint:forcetypeassert // the pools hold nothing else
-}
-
-func (c *chunk) giveBack() {
-	if len(c.in) == largeRead {
-		large.Put(c)
-	} else {
-		small.Put(c)
-	}
-}
 
 // Tail is one fifo that a log follows.
 type Tail struct {
@@ -62,10 +28,10 @@ type Tail struct {
 	hurryUp  sync.Once
 
 	// Used by the tail's goroutine only.
-	got   *chunk
-	n     int
+	buf   *buffer // nil while there is nothing in it
+	n     int     // how much the last read brought
+	avail int32   // how much there was to read
 	ended bool
-	busy  bool // the last read filled its buffer
 }
 
 // Follow reads the fifo at path until all its writers have closed it, and
@@ -95,7 +61,7 @@ func (l *Log) Follow(stream Stream, path string) (*Tail, error) {
 	}
 	t := &Tail{
 		log: l, file: f, raw: raw, done: make(chan struct{}), hurried: make(chan struct{}),
-		split: splitter{stream: stream, max: l.opts.MaxLine, stripCR: l.opts.TTY},
+		split: l.splitter(stream),
 	}
 	l.mu.Lock()
 	if l.closed {
@@ -105,6 +71,8 @@ func (l *Log) Follow(stream Stream, path string) (*Tail, error) {
 	}
 	l.tails[t] = struct{}{}
 	l.followed = true
+	t.buf = l.recovered[stream]
+	delete(l.recovered, stream)
 	l.mu.Unlock()
 	go t.run()
 	return t, nil
@@ -173,10 +141,9 @@ func (t *Tail) run() {
 	attempt := t.attempt // once: a method value is an allocation
 	for {
 		err := t.raw.Read(attempt)
-		if c := t.got; c != nil {
-			t.got = nil
-			t.pass(c, c.in[:t.n])
-			c.giveBack()
+		if n := t.n; n > 0 {
+			t.n = 0
+			t.pass(n)
 			continue
 		}
 		switch {
@@ -193,34 +160,65 @@ func (t *Tail) run() {
 	}
 }
 
-// attempt reads once, without waiting. False means: wait for the fifo. The
-// buffer is only held while there is something in it.
+// attempt reads once, without waiting. False means: wait for the fifo. A buffer
+// is only held while there is something in it.
 func (t *Tail) attempt(fd uintptr) bool {
-	c := t.take()
-	for {
-		n, err := unix.Read(int(fd), c.in)
-		switch {
-		case n > 0:
-			t.got, t.n, t.busy = c, n, n == len(c.in) || n > smallRead
-			return true
-		case errors.Is(err, unix.EINTR):
-			continue
-		}
-		c.giveBack()
-		if errors.Is(err, unix.EAGAIN) {
-			return false
-		}
-		if err != nil {
-			t.ended = true // nothing that reading again would mend
-			return true
-		}
-		// No writer. At the end, or before the beginning? The kernel reports a
-		// hangup only to those who have seen a writer.
-		if t.draining.Load() || hungUp(fd) {
-			t.ended = true
-			return true
-		}
+	want := t.available(fd)
+	t.room(want)
+	into := t.buf.beginRead(want)
+	n, err := unix.Read(int(fd), into)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Read(int(fd), into)
+	}
+	t.buf.endRead(max(n, 0))
+	if n > 0 {
+		t.n = n
+		return true
+	}
+	t.idle()
+	if errors.Is(err, unix.EAGAIN) {
 		return false
+	}
+	if err != nil {
+		t.ended = true // nothing that reading again would mend
+		return true
+	}
+	// No writer. At the end, or before the beginning? The kernel reports a
+	// hangup only to those who have seen a writer.
+	if t.draining.Load() || hungUp(fd) {
+		t.ended = true
+		return true
+	}
+	return false
+}
+
+// available answers how much a read will bring, at least 1: if there is nothing,
+// a read tells why.
+func (t *Tail) available(fd uintptr) int {
+	t.avail = 0
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, fd, unix.TIOCINQ, uintptr(unsafe.Pointer(&t.avail))) // a fifo knows it
+	return min(max(int(t.avail), 1), largeRead)
+}
+
+// room sees to it that there is a buffer with room for n bytes.
+func (t *Tail) room(n int) {
+	switch {
+	case t.buf == nil:
+		t.buf = t.log.take(&t.split, n)
+	case !t.buf.makeRoom(n):
+		t.buf = t.log.move(&t.split, t.buf, n)
+	}
+}
+
+// idle gives back what is not needed while there is nothing to read.
+func (t *Tail) idle() {
+	held := len(t.buf.text())
+	switch {
+	case held == 0:
+		t.buf.release()
+		t.buf = nil
+	case t.log.sizes.class(held) < t.buf.class:
+		t.buf = t.log.move(&t.split, t.buf, 0)
 	}
 }
 
@@ -230,28 +228,29 @@ func hungUp(fd uintptr) bool {
 	return err == nil && n > 0 && fds[0].Revents&unix.POLLHUP != 0 && fds[0].Revents&unix.POLLIN == 0
 }
 
-// pass writes data to the log, and then shows it to the clients: the file does
-// not wait for them.
-func (t *Tail) pass(c *chunk, data []byte) {
-	if t.log.path != "" {
-		now := time.Now()
-		c.begin(t.split.stream, now)
-		t.split.split(&c.batch, data, func() {
-			t.log.write(&c.batch)
-			c.begin(t.split.stream, now)
-		})
-		t.log.write(&c.batch)
+// pass writes the last n bytes of the buffer to the log, with what there was of
+// a line, and then shows them to the clients: the file does not wait for them.
+func (t *Tail) pass(n int) {
+	b := t.buf
+	pos, end := b.held()
+	fresh := b.data[end-n : end]
+	if t.log.path == "" {
+		b.clear()
+	} else {
+		o := batches.Get().(*batch) //nolint:forcetypeassert // the pool holds nothing else
+		t.log.put(&t.split, b, o, end-n-pos)
+		batches.Put(o)
 	}
-	t.log.show(t, data)
+	t.log.show(t, fresh) // they are still there
 }
 
 func (t *Tail) end() {
-	if len(t.split.pending) > 0 {
-		c := t.take()
-		c.begin(t.split.stream, time.Now())
-		t.split.rest(&c.batch)
-		t.log.write(&c.batch)
-		c.giveBack()
+	if t.buf != nil {
+		o := batches.Get().(*batch) //nolint:forcetypeassert // the pool holds nothing else
+		t.log.putRest(&t.split, t.buf, o)
+		batches.Put(o)
+		t.buf.release()
+		t.buf = nil
 	}
 	_ = t.file.Close()
 	l := t.log

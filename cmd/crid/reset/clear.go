@@ -55,6 +55,7 @@ func (r *Reset) clear(ctx context.Context, images bool) {
 		r.log.Warn("something lives on; images and what it stands on are kept")
 		return
 	}
+	r.removeAll(filepath.Join(state, "output"))
 	r.removeAll(filepath.Join(state, "pause"))
 	r.removeAll(filepath.Join(state, "records"))
 	r.removeAll(filepath.Join(root, "ledger"))
