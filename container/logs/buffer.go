@@ -96,18 +96,22 @@ func unpack(s uint64) (pos, end int, doing uint64) {
 	return int(s >> 34), int(s >> 4 & (1<<30 - 1)), s & 15
 }
 
-// onStep, if a test sets it, is called after each change of a state: there a
-// kill would leave exactly this.
+// onStep, if a test sets it, is called after each change that a kill could leave
+// as the last one.
 var onStep func(b *buffer)
+
+func (b *buffer) step() {
+	if onStep != nil {
+		onStep(b)
+	}
+}
 
 func (b *buffer) set(pos, end int, doing uint64) {
 	if pos == end && doing == resting {
 		pos, end = 0, 0
 	}
 	b.state.Store(pack(pos, end, doing))
-	if onStep != nil {
-		onStep(b)
-	}
+	b.step()
 }
 
 // held is the part of the data that is not in the log.
@@ -200,6 +204,7 @@ func (b *buffer) makeRoom(n int) bool {
 	// A copy that overlaps would destroy the one before it counts.
 	if held := end - pos; held <= pos && held+n <= len(b.data) {
 		copy(b.data, b.data[pos:end])
+		b.step()
 		b.set(0, held, resting)
 		return true
 	}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -25,8 +24,6 @@ const (
 	restFor = 10 * time.Second
 	// retry is how long nothing is made after it failed.
 	retry = time.Second
-	// mostFound bounds what is looked at of what an earlier process left.
-	mostFound = 1 << 14
 )
 
 // Buffers are a folder of files on a tmpfs that are mapped into memory: what a
@@ -83,99 +80,13 @@ func OpenBuffers(dir string, maxLine int, log *slog.Logger) (*Buffers, error) {
 	return p, nil
 }
 
-// find takes up what an earlier process left.
-func (p *Buffers) find() error {
-	d, err := os.Open(p.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(mostFound)
-	if err != nil && len(names) == 0 {
-		return nil //nolint:nilerr // io.EOF: it is empty
-	}
-	for _, name := range names {
-		n, err := strconv.ParseUint(name, 16, 32)
-		if err != nil || len(name) != 8 {
-			continue
-		}
-		p.last = max(p.last, n)
-		b, err := p.load(name)
-		switch {
-		case errors.Is(err, errForeign):
-			p.log.Warn("a file among the output buffers is not crid's; it is let be", "path", filepath.Join(p.dir, name))
-		case err != nil:
-			p.log.Warn("output that was on its way to a log when crid ended is lost", "path", filepath.Join(p.dir, name), "err", err)
-			p.remove(name)
-		case b.state.Load() == 0:
-			p.destroy(b)
-		default:
-			p.keepNewer(b)
-		}
-	}
-	return nil
-}
-
-var errForeign = errors.New("not this user's regular file")
-
-// load maps a buffer that was found.
-func (p *Buffers) load(name string) (*buffer, error) {
-	fd, err := unix.Open(filepath.Join(p.dir, name), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, errForeign // a link, or of a kind that cannot be opened so
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&(unix.S_IFMT|0o777) != unix.S_IFREG|0o600 || int(st.Uid) != os.Geteuid() || st.Nlink != 1 {
-		return nil, errForeign
-	}
-	if st.Size < 4096 || st.Size > 1<<28 || st.Size%4096 != 0 {
-		return nil, fmt.Errorf("it has %d bytes", st.Size)
-	}
-	b, err := p.fromFile(fd, name, int(st.Size))
-	if err != nil {
-		return nil, err
-	}
-	p.total += st.Size
-	b.class = p.sizes.of(len(b.mem))
-	if b.state.Load() != 0 && !b.valid() {
-		p.total -= st.Size
-		_ = unix.Munmap(b.mem)
-		return nil, errors.New("it is damaged, or of another version")
-	}
-	return b, nil
-}
-
-// of answers the class of buffers of a size, -1 for none.
-func (s sizes) of(size int) int {
-	for c := range s {
-		if s[c] == size {
-			return c
-		}
-	}
-	return -1
-}
-
-// keepNewer keeps what was found. Two of one stream are one on the move.
-func (p *Buffers) keepNewer(b *buffer) {
-	of := p.left[b.ownedBy()]
-	for i, o := range of {
-		if o.stream != b.stream {
-			continue
-		}
-		if o.age > b.age {
-			o, b = b, o
-		}
-		of[i] = b
-		p.destroy(o)
-		return
-	}
-	p.left[b.ownedBy()] = append(of, b)
-}
-
 // fromFile reserves and maps a file's memory.
 func (p *Buffers) fromFile(fd int, name string, size int) (*buffer, error) {
-	if err := unix.Fallocate(fd, 0, 0, int64(size)); err != nil {
+	err := unix.Fallocate(fd, 0, 0, int64(size))
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Fallocate(fd, 0, 0, int64(size))
+	}
+	if err != nil {
 		return nil, os.NewSyscallError("fallocate", err)
 	}
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)

@@ -3,7 +3,7 @@
 // design (`TIME STREAM TAG TEXT`, tag P for a part of a line and F for its end).
 //
 // It owns the way from a fifo to the file, rotation by reopening, what happens
-// when the disk is full, and the clients that look on (attach). Three promises:
+// when the disk is full, and the clients that look on (attach). Four promises:
 //
 //   - Entries are whole. Both streams go to the file in writes that hold complete
 //     entries only; an entry torn by a full disk is taken back.
@@ -12,6 +12,9 @@
 //     that does not read is cut off after a while.
 //   - An idle stream costs a goroutine's stack. Buffers are taken when there is
 //     something to read.
+//   - A process that is killed loses, repeats and tears nothing: what it had read
+//     and not written is in memory that outlives it, if it was given some
+//     ([Buffers]), and the next one goes on from there.
 //
 // It refuses to know containers, shims and CRI.
 package logs

