@@ -71,6 +71,7 @@ func OpenBuffers(dir string, maxLine int, log *slog.Logger) (*Buffers, error) {
 		return nil, fmt.Errorf("look at folder for output buffers: %w", err)
 	}
 	if fs.Type != unix.TMPFS_MAGIC {
+		_ = os.Remove(dir) // unless there is something in it
 		return nil, fmt.Errorf("%s is not on a tmpfs: %w", dir, errdefs.ErrFailedPrecondition)
 	}
 	p := &Buffers{dir: dir, sizes: sizesFor(maxLine), log: log, left: map[string][]*buffer{}}

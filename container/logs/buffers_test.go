@@ -147,8 +147,12 @@ func TestBuffersAreOnATmpfsOrNowhere(t *testing.T) {
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
 		t.Skip("needs a temporary folder that is not on a tmpfs")
 	}
+	dir = filepath.Join(dir, "output")
 	if _, err := OpenBuffers(dir, 0, slog.New(slog.DiscardHandler)); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("on a disk: %v", err)
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		t.Error("a folder is left")
 	}
 	var none *Buffers
 	none.Keep(nil)
@@ -225,8 +229,12 @@ func TestBuffersAreTidied(t *testing.T) {
 			t.Error("gone too soon")
 		}
 		time.Sleep(restFor)
-		if left := names(t, dir); len(left) > 0 || p.tidies {
-			t.Errorf("%q are left (%v)", left, p.tidies)
+		synctest.Wait()
+		p.mu.Lock()
+		tidies := p.tidies
+		p.mu.Unlock()
+		if left := names(t, dir); len(left) > 0 || tidies {
+			t.Errorf("%q are left (%v)", left, tidies)
 		}
 		p.Close()
 	})
