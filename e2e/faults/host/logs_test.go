@@ -107,16 +107,17 @@ func TestF68ARestartUnderMuchOutput(t *testing.T) {
 			for _, name := range []string{"a", "b", "c"} {
 				loud = append(loud, p.Go(story.Shell(name, `awk 'BEGIN { while ((getline end < "/end") < 0) for (i = 0; i < 1000; i++) print ++n, "`+padding+`"; print "last", n }'`)))
 			}
-			for range watch.Times(6, 15) {
-				time.Sleep(50*time.Millisecond + time.Duration(rand.IntN(150))*time.Millisecond)
+			for i := range watch.Times(10, 30) {
+				// At full speed, or while it takes up the full pipes.
+				time.Sleep(time.Duration(rand.IntN(20+180*(i%2))) * time.Millisecond)
 				if err := end(s); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Duration(watch.Times(300, 2000)) * time.Millisecond)
+				time.Sleep(time.Duration(watch.Times(300, 1000)) * time.Millisecond)
 				again(s)
 			}
 			for _, c := range loud {
-				c.Sh("touch /end")
+				c.Sh("(sleep 0.2; touch /end) >/dev/null 2>&1 &") // later: the container's end is the command's, too
 				c.Exited()
 				counts(t, c.Log())
 			}
