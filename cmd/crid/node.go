@@ -54,7 +54,7 @@ type node struct {
 	ledger     *store.Ledger
 	host       *shimclient.Host
 	holder     *outputs.Holder // nil: none (a reset)
-	buffers    *logs.Buffers   // nil: none (a reset, or no tmpfs)
+	buffers    *logs.Buffers   // nil: none (a reset, or no file system for them)
 	networks   *cni.Networks
 	images     *image.Store
 	containers *container.Containers

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,7 +77,7 @@ type head struct {
 }
 
 const (
-	magic    = "crid-lo1"
+	magic    = "crid-lo2"
 	headSize = 512
 	maxOwner = 128
 	_        = uint(headSize - unsafe.Sizeof(head{})) // it fits
@@ -233,9 +234,16 @@ func (b *buffer) describe(owner string, s *splitter) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// checksum covers the boot, too: what a disk has of an earlier one is not what
+// was in memory.
 func (b *buffer) checksum() uint32 {
-	return crc32.Checksum(b.mem[:unsafe.Offsetof((*head)(nil).sum)], castagnoli)
+	return crc32.Update(bootSum(), castagnoli, b.mem[:unsafe.Offsetof((*head)(nil).sum)])
 }
+
+var bootSum = sync.OnceValue(func() uint32 {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return crc32.Checksum(id, castagnoli)
+})
 
 // valid reports whether a buffer that was found can be what this code wrote.
 func (b *buffer) valid() bool {

@@ -26,7 +26,7 @@ const (
 	retry = time.Second
 )
 
-// Buffers are a folder of files on a tmpfs that are mapped into memory: what a
+// Buffers are a folder of files that are mapped into memory: what a
 // stream has said goes from its fifo into one of them, so that a process that is
 // killed loses nothing of it. The next one opens the folder, and each [Log] of
 // an owner then has in its file what was on its way there.
@@ -56,9 +56,10 @@ type Buffers struct {
 
 // OpenBuffers opens the folder dir, which is made if it is missing, for logs with
 // lines of maxLine bytes ([Options.MaxLine]). One process at a time may. A folder
-// that is not on a tmpfs is [errdefs.ErrFailedPrecondition]: on a disk a mapping
-// can fail at any moment, and with it the process. What in the folder does not
-// look like this package's own is let be.
+// that is neither on a tmpfs nor on ext4 or xfs is [errdefs.ErrFailedPrecondition]:
+// elsewhere what was reserved is not kept for us, so that a mapping can fail at any
+// moment, and with it the process. What in the folder does not look like this
+// package's own is let be.
 func OpenBuffers(dir string, maxLine int, log *slog.Logger) (*Buffers, error) {
 	if maxLine <= 0 {
 		maxLine = DefaultMaxLine
@@ -70,9 +71,11 @@ func OpenBuffers(dir string, maxLine int, log *slog.Logger) (*Buffers, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return nil, fmt.Errorf("look at folder for output buffers: %w", err)
 	}
-	if fs.Type != unix.TMPFS_MAGIC {
+	switch fs.Type {
+	case unix.TMPFS_MAGIC, unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC:
+	default:
 		_ = os.Remove(dir) // unless there is something in it
-		return nil, fmt.Errorf("%s is not on a tmpfs: %w", dir, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%s is on neither tmpfs, ext4 nor xfs: %w", dir, errdefs.ErrFailedPrecondition)
 	}
 	p := &Buffers{dir: dir, sizes: sizesFor(maxLine), log: log, left: map[string][]*buffer{}}
 	if err := p.find(); err != nil {

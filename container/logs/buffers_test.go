@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -73,6 +74,8 @@ func TestBuffersThatAreDamagedOrForeign(t *testing.T) {
 	state := func(pos, end int, doing uint64) func(string) error {
 		return at(unsafe.Offsetof((*head)(nil).state), binary.NativeEndian.AppendUint64(nil, pack(pos, end, doing))...)
 	}
+	sum := unsafe.Offsetof((*head)(nil).sum)
+	elsewhen := binary.NativeEndian.AppendUint32(nil, crc32.Checksum(good[:sum], castagnoli)) // as without a boot
 	huge := binary.NativeEndian.AppendUint32(nil, 1<<31)
 	for name, c := range map[string]struct {
 		put     func(path string) error
@@ -81,6 +84,7 @@ func TestBuffersThatAreDamagedOrForeign(t *testing.T) {
 	}{
 		"whole":                {at(0), false, "good\n"},
 		"of another version":   {at(0, []byte("crid-lo0")...), false, ""},
+		"of another boot":      {at(sum, elsewhen...), false, ""},
 		"another's":            {at(unsafe.Offsetof((*head)(nil).owner), 'X'), false, ""},
 		"a length that is not": {at(unsafe.Offsetof((*head)(nil).size), huge...), false, ""},
 		"a broken maximum":     {at(unsafe.Offsetof((*head)(nil).max), 0, 0, 0, 0), false, ""},
@@ -141,15 +145,20 @@ func TestBuffersThatAreDamagedOrForeign(t *testing.T) {
 	}
 }
 
-func TestBuffersAreOnATmpfsOrNowhere(t *testing.T) {
-	dir := t.TempDir()
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
-		t.Skip("needs a temporary folder that is not on a tmpfs")
+// Where reserved space is not kept, there are no buffers.
+func TestBuffersAreWhereAMappingCannotFail(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts a file system")
 	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "ramfs", 0, ""); err != nil {
+		t.Skipf("needs another file system than tmpfs, ext4 and xfs: %v", err)
+	}
+	mounted := dir
+	t.Cleanup(func() { _ = unix.Unmount(mounted, unix.MNT_DETACH) })
 	dir = filepath.Join(dir, "output")
 	if _, err := OpenBuffers(dir, 0, slog.New(slog.DiscardHandler)); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("on a disk: %v", err)
+		t.Errorf("on a ramfs: %v", err)
 	}
 	if _, err := os.Lstat(dir); err == nil {
 		t.Error("a folder is left")

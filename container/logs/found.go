@@ -71,6 +71,10 @@ func (p *Buffers) load(name string) (*buffer, error) {
 	if st.Size < 4096 || st.Size > 1<<28 || st.Size%4096 != 0 {
 		return nil, fmt.Errorf("it has %d bytes", st.Size)
 	}
+	// What a disk cannot read is an error here, and a signal through a mapping.
+	if n, err := unix.Pread(fd, make([]byte, st.Size), 0); err != nil || int64(n) != st.Size {
+		return nil, fmt.Errorf("read %d of %d bytes: %w", n, st.Size, err)
+	}
 	b, err := p.fromFile(fd, name, int(st.Size))
 	if err != nil {
 		return nil, err
@@ -80,7 +84,7 @@ func (p *Buffers) load(name string) (*buffer, error) {
 	if b.state.Load() != 0 && !b.valid() {
 		p.total -= st.Size
 		_ = unix.Munmap(b.mem)
-		return nil, errors.New("it is damaged, or of another version")
+		return nil, errors.New("it is damaged, of another version, or of an earlier boot")
 	}
 	return b, nil
 }
