@@ -199,7 +199,7 @@ func TestF95ClientsThatVanish(t *testing.T) {
 		now := watch.Field(t, s.Pid(), "Threads")
 		if round == 0 {
 			threads = now
-		} else if now > threads+16 {
+		} else if now > threads+64 { // a slow disk makes some; one for each client would be hundreds
 			t.Errorf("round %d: %d threads, %d after the first", round, now, threads)
 		}
 	}

@@ -142,9 +142,11 @@ func TestF92FieldsAreNamed(t *testing.T) {
 		s.WantCode(what, err, codes.InvalidArgument)
 	}
 	// A grace that overflows is as long as can be, a negative one none.
+	deaf := p.Go(story.Shell("deaf", "trap '' TERM; echo ready; while :; do sleep 1; done"))
+	deaf.Heard("ready")
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if err := s.StopContainer(ctx, p.Go(story.Shell("deaf", "trap '' TERM; while :; do sleep 1; done")).ID, 1<<63-1); status.Code(err) != codes.DeadlineExceeded {
+	if err := s.StopContainer(ctx, deaf.ID, 1<<63-1); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("a stop with a grace of ages: %v", err)
 	}
 	large := s.Home.Pod("large")
