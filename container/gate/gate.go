@@ -26,9 +26,10 @@ type waiter struct {
 	granted chan struct{}
 }
 
-// overdue is when a start that has not returned counts no more: a pod whose
-// execs hang must not keep those of others out.
-const overdue = time.Second
+// overdue is when a start that has not returned counts no more: pods whose execs
+// hang must not keep those of others out for long. A start takes some 50 ms, and
+// seconds where the machine has too much to do, when it is best to have few.
+const overdue = 5 * time.Second
 
 // New answers a gate for this machine: two starts for each processor, at least
 // six, and at most two thirds of them of one pod.
