@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/crid-project/crid/container"
+	"github.com/crid-project/crid/container/cgroup"
 	"github.com/crid-project/crid/failpoint"
 	"github.com/crid-project/crid/image"
 	"github.com/crid-project/crid/sandbox/plan"
@@ -137,6 +138,9 @@ func (p *Pods) endSandbox(ctx context.Context, v *store.Pod) error {
 		return err
 	}
 	p.drop(v.ID)
+	if err := p.removeLateCgroup(ctx, v); err != nil {
+		return err
+	}
 	if v.OwnCgroup {
 		if err := p.Kernel.Cgroup(v.Cgroup).Remove(ctx); err != nil {
 			return fmt.Errorf("remove pod cgroup: %w", err)
@@ -144,6 +148,23 @@ func (p *Pods) endSandbox(ctx context.Context, v *store.Pod) error {
 	}
 	_, err = p.step(v.ID, lifecycle.PodFreed{What: lifecycle.HoldsShim})
 	return err
+}
+
+// removeLateCgroup removes what a create of the sandbox process that was under way
+// to the end has made of its cgroup after that was removed: an OCI runtime makes
+// one directory after the other, and dies with the shim.
+func (p *Pods) removeLateCgroup(ctx context.Context, v *store.Pod) error {
+	if !v.Pause {
+		return nil
+	}
+	_, dir, err := cgroup.Path(v.Cgroup, v.ID, p.CgroupDriver)
+	if err == nil {
+		err = p.Kernel.Cgroup(dir).Remove(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("remove what a late create left of the sandbox's cgroup: %w", err)
+	}
+	return nil
 }
 
 // reaped waits a while for the members' tasks to be deleted: a shim that still
