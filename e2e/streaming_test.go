@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,7 +88,7 @@ func TestAttachReadsAndWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
+	var out said
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -98,11 +99,27 @@ func TestAttachReadsAndWrites(t *testing.T) {
 	eventually(t, "the answer in the log", 10*time.Second, func() bool { return strings.Contains(p.logged(config, "stdout"), "got two\n") })
 	in.Close()
 	eventually(t, "the end of input, which stdin-once passes on", 10*time.Second, func() bool { return strings.Contains(p.logged(config, "stdout"), "end of input\n") })
+	eventually(t, "what who is attached sees", 10*time.Second, func() bool { return strings.Contains(out.String(), "got one\ngot two\n") })
 	cancel()
 	_ = cmd.Wait() // it was told to end
-	if !strings.Contains(out.String(), "got one\ngot two\n") {
-		t.Errorf("who is attached saw %q", out.String())
-	}
+}
+
+// said is what a program has written so far.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func TestPortForward(t *testing.T) {
