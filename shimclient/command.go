@@ -40,12 +40,34 @@ func (e *commandError) Error() string {
 
 func (e *commandError) Unwrap() error { return e.err }
 
-// run returns stdout alone: a warning on stderr must not become part of an
-// answer. The run is its own process group, and at the deadline the whole group
-// is killed; a shim that has been started is in another one by then.
+// run runs the command, within its time-out. A program that somebody is just
+// writing, as an upgrade may do, cannot be run; it is tried again for a while.
 func (c command) run(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	for try := 0; ; try++ {
+		out, err := c.once(ctx)
+		if try == busyTries || !errors.Is(err, syscall.ETXTBSY) {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(busyPause):
+		}
+	}
+}
+
+// A program is written in less than a second.
+const (
+	busyTries = 20
+	busyPause = 50 * time.Millisecond
+)
+
+// once returns stdout alone: a warning on stderr must not become part of an
+// answer. The run is its own process group, and at the deadline the whole group
+// is killed; a shim that has been started is in another one by then.
+func (c command) once(ctx context.Context) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.path, c.args...)
 	cmd.Dir, cmd.Env = c.dir, c.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
