@@ -1,4 +1,4 @@
-package main
+package memory
 
 import (
 	"context"
@@ -24,9 +24,9 @@ const (
 	tidyFrom  = 3 << 20
 )
 
-// tidyMemory gives memory back that a burst of pods or a pull has left, until
+// Tidy gives memory back that a burst of pods or a pull has left, until
 // the context ends. The Go runtime would do so too, over many minutes.
-func tidyMemory(ctx context.Context) {
+func Tidy(ctx context.Context) {
 	debug.SetGCPercent(gcPercent)
 	keepWithin()
 	t := time.NewTicker(tidyEvery)
