@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/crid-project/crid/cmd/crid/memory"
+	ownmemory "github.com/crid-project/crid/cmd/crid/memory"
 	"github.com/crid-project/crid/server"
 	"github.com/crid-project/crid/server/admin"
 	"github.com/crid-project/crid/server/metrics"
@@ -55,7 +55,7 @@ func serve(ctx context.Context, d Daemon) error {
 		return nil
 	})
 	g.Go(func() error { n.takeReloads(gctx, d.Reloads); return nil })
-	g.Go(func() error { memory.Tidy(gctx); return nil })
+	g.Go(func() error { ownmemory.Tidy(gctx); return nil })
 	g.Go(func() error {
 		n.reconciler.Settle(gctx)
 		d.Log.Info("everything of an earlier run is taken up", "pods", len(n.ledger.Pods()), "containers", len(n.ledger.Containers()))
